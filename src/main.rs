@@ -1,1 +1,66 @@
-fn main() {}
+//! The FlexVolume driver `alicloud/oss`: one short-lived process a call of kubelet's
+//! (`pkg/volume/flexvolume/driver-call.go`), which mounts buckets through ossfs.
+//!
+//! Whatever happens, kubelet gets one line of JSON on stdout, nothing on stderr, and exit status 0:
+//! after any other status it would write the call's arguments, keys among them, to its own log.
+
+mod answer;
+mod call;
+mod calls;
+mod child;
+mod config;
+mod credentials;
+mod deadline;
+mod lock;
+mod logging;
+mod mounts;
+mod ossfs;
+mod person;
+mod private;
+mod process;
+mod request;
+mod target;
+mod volume;
+
+use answer::Answer;
+use call::Call;
+use nix::sys::prctl;
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::stat::{Mode, umask};
+use std::env::args_os;
+use std::ffi::OsStr;
+use std::panic::catch_unwind;
+use std::path::Path;
+
+fn main() {
+    logging::catch_panics();
+    let answer = catch_unwind(run)
+        .unwrap_or_else(|_| Some(Answer::failure("internal error: see the driver's log")));
+    if let Some(answer) = answer {
+        answer.print();
+    }
+}
+
+/// The answer to this process's call; nothing where there is none for kubelet.
+fn run() -> Option<Answer> {
+    // Best effort, all of it: none of it decides whether the call can be answered.
+    let _ = prctl::set_dumpable(false);
+    let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
+    umask(Mode::empty());
+
+    let mut args = args_os();
+    let name = args.next().unwrap_or_default();
+    let name = Path::new(&name).file_name().unwrap_or(OsStr::new(""));
+    if let Some(words) = child::run(&mut args, name) {
+        child::print(&words);
+        return None;
+    }
+    let _ = process::close_inherited();
+    match Call::from_args(args) {
+        Call::Person(args) => {
+            person::answer(&args);
+            None
+        }
+        call => Some(calls::answer(&call)),
+    }
+}

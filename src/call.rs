@@ -1,0 +1,71 @@
+//! argv to `Call`: kubelet's calls, people's words, or a call that is not supported, by name.
+
+use std::ffi::OsString;
+use zeroize::Zeroizing;
+
+/// What one run of the driver is asked to do.
+pub(crate) enum Call {
+    Init,
+    Mount {
+        target: OsString,
+        options: Zeroizing<String>,
+    },
+    Unmount {
+        target: OsString,
+    },
+    /// mount or unmount with the wrong arguments; the text says what is expected.
+    Malformed {
+        call: &'static str,
+        problem: &'static str,
+    },
+    /// Any other word; kubelet has fallbacks for the calls it knows.
+    Unsupported(String),
+    /// `--help` or `--version`, typed by a person.
+    Person(Vec<OsString>),
+}
+
+impl Call {
+    /// The call of the arguments after the program's name.
+    pub(crate) fn from_args(args: impl IntoIterator<Item = OsString>) -> Self {
+        let args: Vec<OsString> = args.into_iter().collect();
+        let word = args.first().and_then(|word| word.to_str());
+        match word {
+            Some("init") => Self::Init,
+            Some("mount") => Self::mount(args),
+            Some("unmount") => Self::unmount(args),
+            Some("--help" | "-h" | "--version" | "-V") => Self::Person(args),
+            _ => Self::Unsupported(
+                args.first()
+                    .map(|word| word.to_string_lossy().into_owned())
+                    .unwrap_or_default(),
+            ),
+        }
+    }
+
+    fn mount(args: Vec<OsString>) -> Self {
+        let malformed = |problem| Self::Malformed {
+            call: "mount",
+            problem,
+        };
+        let Ok([_, target, options]) = <[OsString; 3]>::try_from(args) else {
+            return malformed("expected two arguments, TARGET and the options as JSON");
+        };
+        match options.into_string() {
+            Ok(options) => Self::Mount {
+                target,
+                options: Zeroizing::new(options),
+            },
+            Err(_) => malformed("the options JSON is not UTF-8"),
+        }
+    }
+
+    fn unmount(args: Vec<OsString>) -> Self {
+        match <[OsString; 2]>::try_from(args) {
+            Ok([_, target]) => Self::Unmount { target },
+            Err(_) => Self::Malformed {
+                call: "unmount",
+                problem: "expected one argument, TARGET",
+            },
+        }
+    }
+}

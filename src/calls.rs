@@ -1,0 +1,70 @@
+//! kubelet's calls, each told as a story of steps. An error of any step becomes the answer here and
+//! nowhere else.
+
+mod mount;
+mod unmount;
+mod volumes;
+
+use crate::answer::Answer;
+use crate::call::Call;
+use crate::config::{self, Config};
+use crate::logging;
+use crate::target::Target;
+use anyhow::{Result, anyhow};
+use std::ffi::OsStr;
+use std::time::Instant;
+
+/// The answer to `call`. It never fails: what goes wrong is a Failure.
+pub(crate) fn answer(call: &Call) -> Answer {
+    match call {
+        // Under kubelet's node-wide lock: no file is read, none is written.
+        Call::Init => Answer::initialized(),
+        Call::Unsupported(word) => Answer::not_supported(&format!(
+            "the call {word:?} is not one of init, mount and unmount"
+        )),
+        Call::Malformed { call, problem } => {
+            logged(call, OsStr::new(""), |_, _, _| Err(anyhow!(*problem)))
+        }
+        Call::Mount { target, options } => logged("mount", target, |target, config, subject| {
+            mount::mount(&target?, options, &config?, subject)
+        }),
+        // Volumes must go away even where the configuration is broken.
+        Call::Unmount { target } => logged("unmount", target, |target, config, _| {
+            unmount::unmount(&target?, &config.unwrap_or_default())
+        }),
+        // Answered before.
+        Call::Person(_) => Answer::not_supported("not a call of kubelet's"),
+    }
+}
+
+/// Runs `step` for the call `name`, with one line in the log about it.
+fn logged(
+    name: &str,
+    target: &OsStr,
+    step: impl FnOnce(Result<Target>, Result<Config>, &mut String) -> Result<()>,
+) -> Answer {
+    let since = Instant::now();
+    let config = Config::load(std::env::var_os(config::FILE_VARIABLE));
+    match &config {
+        Ok(config) => logging::start(&config.log_file, config.log_level),
+        Err(e) => {
+            let default = Config::default();
+            logging::start(&default.log_file, default.log_level);
+            log::error!("{e:#}");
+        }
+    }
+    let target = Target::parse(target).map_err(anyhow::Error::msg);
+    let (pod, volume) = match &target {
+        Ok(target) => (target.pod_uid().to_owned(), target.volume().to_owned()),
+        Err(_) => ("-".to_owned(), "-".to_owned()),
+    };
+    let mut subject = String::new();
+    let answer = match step(target, config, &mut subject) {
+        Ok(()) => Answer::success(),
+        Err(e) => Answer::failure(&format!("{e:#}")),
+    };
+    let ms = since.elapsed().as_millis();
+    let (status, message) = (answer.status(), answer.message());
+    log::info!("{name} pod={pod} volume={volume:?} {subject} {status} in {ms} ms {message}");
+    answer
+}

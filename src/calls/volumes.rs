@@ -1,0 +1,218 @@
+//! What mount and unmount do with a volume as a whole: have it served by a daemon, give up one
+//! target of it, end it behind its last user.
+
+use crate::child;
+use crate::credentials::KeyPair;
+use crate::deadline::Deadline;
+use crate::lock::Lock;
+use crate::mounts;
+use crate::mounts::directory::{self, Directory};
+use crate::ossfs::launch::{self, Start};
+use crate::ossfs::ready::Starting;
+use crate::private;
+use crate::process::ProcessId;
+use crate::target::Target;
+use crate::volume::{StateDirectory, Volume};
+use anyhow::{Context as _, Result, bail};
+use nix::mount::MsFlags;
+use nix::sys::statvfs::FsFlags;
+use std::time::{Duration, Instant};
+
+/// How long a daemon that was killed may take to be gone.
+const KILL_TIME: Duration = Duration::from_secs(5);
+
+/// How a daemon's end is brought about.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// Its mount is taken away, and it writes to the bucket what it has before it ends.
+    Finish,
+    /// It is killed: nobody has written anything through it.
+    Kill,
+}
+
+/// Has a live daemon serve `volume`, whose `lock` is held: the one that does already, or a new one
+/// started as `start` says. On failure a daemon that this call started is gone again, and one that
+/// it found is as before.
+pub(super) fn serve(
+    volume: &Volume,
+    lock: &Lock,
+    start: &Start,
+    keys: Option<&KeyPair>,
+    bucket: &str,
+    deadline: Deadline,
+) -> Result<()> {
+    let since = Instant::now();
+    let mut starting = match volume.daemon()? {
+        Some(process) => Starting {
+            volume,
+            process,
+            child: None,
+            since,
+        },
+        None => {
+            clear(volume, deadline)?;
+            private::make_directory(&volume.staging())?;
+            if let Some(keys) = keys {
+                private::write(&volume.passwd_file(), keys.passwd_line(bucket).as_bytes())?;
+            }
+            volume.write_start(start)?;
+            let output = private::create(&volume.output())?;
+            log::debug!("{} {:?}", start.program.display(), start.arguments);
+            let child = launch::spawn(volume, &output, lock)?;
+            let process =
+                ProcessId::of(child.id().cast_signed())?.and_then(|id| id.open().transpose());
+            let Some(process) = process.transpose()? else {
+                bail!("ossfs has ended at once{}", said(volume));
+            };
+            Starting {
+                volume,
+                process,
+                child: Some(child),
+                since,
+            }
+        }
+    };
+    let served = starting
+        .wait(deadline)
+        .and_then(|flags| protect(volume, flags, start.read_only));
+    if served.is_err() && starting.child.is_some() {
+        end(volume, Ending::Kill, Deadline::after(KILL_TIME)).context("after a failed start")?;
+    }
+    served
+}
+
+/// Gives the mount at staging the flags that every volume has, if ossfs has not: binds of it have
+/// them too.
+fn protect(volume: &Volume, found: FsFlags, read_only: bool) -> Result<()> {
+    let mut wanted = FsFlags::ST_NOSUID | FsFlags::ST_NODEV;
+    if read_only {
+        wanted |= FsFlags::ST_RDONLY;
+    }
+    if found.contains(wanted) {
+        return Ok(());
+    }
+    let staging = Directory::open(&volume.staging())?.context("the staging directory is gone")?;
+    mounts::set_flags(&staging, mount_flags(found | wanted))
+}
+
+/// The flags of mount(2) that statvfs(3) showed.
+fn mount_flags(flags: FsFlags) -> MsFlags {
+    [
+        (FsFlags::ST_RDONLY, MsFlags::MS_RDONLY),
+        (FsFlags::ST_NOSUID, MsFlags::MS_NOSUID),
+        (FsFlags::ST_NODEV, MsFlags::MS_NODEV),
+        (FsFlags::ST_NOEXEC, MsFlags::MS_NOEXEC),
+        (FsFlags::ST_NOATIME, MsFlags::MS_NOATIME),
+        (FsFlags::ST_NODIRATIME, MsFlags::MS_NODIRATIME),
+        (FsFlags::ST_RELATIME, MsFlags::MS_RELATIME),
+    ]
+    .into_iter()
+    .filter(|(shown, _)| flags.contains(*shown))
+    .fold(MsFlags::empty(), |all, (_, flag)| all | flag)
+}
+
+/// Takes `target` off `volume`'s list, and ends the volume if that was the last one.
+pub(super) fn release(
+    volume: &Volume,
+    target: &Target,
+    ending: Ending,
+    deadline: Deadline,
+) -> Result<()> {
+    let Some(lock) = volume.lock_existing(deadline)? else {
+        return Ok(());
+    };
+    volume.unregister(target)?;
+    if !volume.is_used()? {
+        remove(volume, ending, deadline)?;
+    }
+    drop(lock);
+    Ok(())
+}
+
+/// Ends every volume that calls which were killed have left without a user. Volumes that a call is
+/// busy with are left to it; a failure is logged and leaves the rest for the next call.
+pub(super) fn sweep(state: &StateDirectory, deadline: Deadline) {
+    let swept = state.all().map(|volumes| {
+        for volume in volumes {
+            if let Err(e) = sweep_one(&volume, deadline) {
+                log::warn!("volume {}: {e:#}", volume.id());
+            }
+        }
+    });
+    if let Err(e) = swept {
+        log::warn!("{e:#}");
+    }
+}
+
+fn sweep_one(volume: &Volume, deadline: Deadline) -> Result<()> {
+    if volume.targets()?.iter().any(|target| !is_gone(target)) {
+        return Ok(());
+    }
+    let Some(lock) = volume.try_lock()? else {
+        return Ok(());
+    };
+    for target in volume.targets()?.iter().filter(|target| is_gone(target)) {
+        volume.unregister(target)?;
+    }
+    if !volume.is_used()? {
+        log::info!("volume {} has no user any more", volume.id());
+        remove(volume, Ending::Finish, deadline)?;
+    }
+    drop(lock);
+    Ok(())
+}
+
+/// Whether kubelet has removed the directory `target`.
+fn is_gone(target: &Target) -> bool {
+    matches!(Directory::open(target.path()), Ok(None))
+}
+
+/// Ends the daemon of `volume`, whose lock is held, and removes all that is known of the volume,
+/// its key file first of all.
+pub(super) fn remove(volume: &Volume, ending: Ending, deadline: Deadline) -> Result<()> {
+    end(volume, ending, deadline)?;
+    volume.remove()
+}
+
+/// Ends the daemon of `volume` and unmounts its staging directory. A daemon that has not written
+/// everything by `deadline` is left to finish.
+fn end(volume: &Volume, ending: Ending, deadline: Deadline) -> Result<()> {
+    let daemon = volume.daemon()?;
+    let mounted = directory::is_mount_point(&volume.staging())?;
+    if let Some(process) = &daemon
+        && (ending == Ending::Kill || !mounted)
+    {
+        // Not mounted yet: nobody has written anything through it.
+        process.kill();
+        process.wait(Deadline::after(KILL_TIME))?;
+    }
+    // From here on a call finds no daemon, rather than one that is about to end.
+    volume.forget_daemon()?;
+    clear(volume, deadline)?;
+    if let Some(process) = daemon
+        && !process.wait(deadline)?
+    {
+        log::warn!(
+            "volume {}: ossfs (process {}) still writes to the bucket, or something still has its \
+             files open; it is left to finish",
+            volume.id(),
+            process.pid()
+        );
+    }
+    Ok(())
+}
+
+/// Unmounts what is left at the staging directory: in a child process, for the last mount of a file
+/// system may have to wait for its daemon.
+fn clear(volume: &Volume, deadline: Deadline) -> Result<()> {
+    if directory::is_mount_point(&volume.staging())? {
+        child::unmount(&volume.staging(), deadline.half())?;
+    }
+    private::remove(&volume.output())
+}
+
+fn said(volume: &Volume) -> String {
+    crate::ossfs::words::explain(&crate::ossfs::words::last_of(&volume.output()))
+        .map(|words| format!(": {words}"))
+        .unwrap_or_default()
+}

@@ -1,0 +1,128 @@
+//! Work that is done in a child process: what may hang in the kernel for as long as a FUSE daemon
+//! hangs (a killed task still waits for a request that the daemon has read), and the step between
+//! the driver and ossfs. The child is this program under another name (`argv[0]`), so it needs no
+//! file of its own and no word of kubelet's is taken up by it.
+
+use crate::deadline::Deadline;
+use crate::mounts::unmount;
+use crate::ossfs::{launch, probe};
+use anyhow::{Context as _, Result, anyhow, bail};
+use nix::poll::{PollFd, PollFlags, poll};
+use std::ffi::{OsStr, OsString};
+use std::io::{Read as _, Write as _};
+use std::os::fd::AsFd as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// `argv[0]` of the process that becomes ossfs: `oss-daemon VOLUME_DIRECTORY`.
+pub(crate) const DAEMON: &str = "oss-daemon";
+/// `argv[0]` of the process that asks a mounted file system: `oss-probe DIRECTORY`.
+pub(crate) const PROBE: &str = "oss-probe";
+/// `argv[0]` of the process that unmounts: `oss-umount PATH MILLISECONDS`.
+const UNMOUNT: &str = "oss-umount";
+/// The standard directories, where ossfs, systemd-run and what ossfs itself calls are found.
+pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Time for a child to answer behind the deadline that it keeps itself.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// Whether this process is such a child, by the name it was started under; then does its work and
+/// returns its answer for the parent.
+pub(crate) fn run(args: &mut impl Iterator<Item = OsString>, name: &OsStr) -> Option<String> {
+    let mut argument = || args.next().unwrap_or_default();
+    let result = match name.to_str()? {
+        DAEMON => launch::become_daemon(Path::new(&argument())).map(|never| match never {}),
+        PROBE => probe::ask(Path::new(&argument())),
+        UNMOUNT => {
+            let path = argument();
+            let busy = argument()
+                .to_str()
+                .and_then(|ms| ms.parse().ok())
+                .unwrap_or(0);
+            unmount::all_layers(
+                Path::new(&path),
+                Deadline::after(Duration::from_millis(busy)),
+            )
+            .map(|detached| if detached { "detached" } else { "done" }.to_owned())
+        }
+        _ => return None,
+    };
+    Some(result.unwrap_or_else(|e| format!("error {e:#}")))
+}
+
+/// Prints a child's answer for its parent.
+pub(crate) fn print(answer: &str) {
+    // The parent may have given up: nobody is left to tell.
+    let _ = std::io::stdout().write_all(answer.as_bytes());
+}
+
+/// `unmount::all_layers` in a child process, for layers whose end may have to wait for a daemon.
+/// An error if the child has not come back soon after `busy_until`; it is left to end by itself.
+pub(crate) fn unmount(path: &Path, busy_until: Deadline) -> Result<bool> {
+    let ms = busy_until.remaining().as_millis().to_string();
+    let deadline = Deadline::after(busy_until.remaining() + GRACE);
+    let answer = ask(command(UNMOUNT).arg(path).arg(ms), deadline)?;
+    match answer.as_deref() {
+        Some("done") => Ok(false),
+        Some("detached") => Ok(true),
+        Some(other) => Err(anyhow!("{}", other.strip_prefix("error ").unwrap_or(other))),
+        None => bail!(
+            "unmounting {} has not ended within its time",
+            path.display()
+        ),
+    }
+}
+
+/// This program, to be run as `name`, with nothing of the caller's environment.
+pub(crate) fn command(name: &str) -> Command {
+    let mut command = Command::new("/proc/self/exe");
+    command
+        .arg0(name)
+        .env_clear()
+        .env("PATH", PATH)
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    command
+}
+
+/// What `command` prints until it ends, or nothing if it has not ended by `deadline`: then it is
+/// killed, as far as a task that waits for a daemon can be, and not waited for.
+pub(crate) fn ask(command: &mut Command, deadline: Deadline) -> Result<Option<String>> {
+    let mut child = command
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("start a child process")?;
+    let answer = read_until(&mut child, deadline)?;
+    if answer.is_some() {
+        child.wait().context("wait for a child process")?;
+    } else {
+        // It may have ended meanwhile.
+        let _ = child.kill();
+    }
+    Ok(answer)
+}
+
+fn read_until(child: &mut Child, deadline: Deadline) -> Result<Option<String>> {
+    let mut pipe = child.stdout.take().context("the child has no stdout")?;
+    let mut answer = Vec::new();
+    let mut buffer = [0; 1024];
+    loop {
+        let mut fds = [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)];
+        let ready = poll(&mut fds, deadline.poll_timeout());
+        match ready {
+            Ok(0) if deadline.has_passed() => return Ok(None),
+            Ok(0) | Err(nix::errno::Errno::EINTR) => {}
+            Ok(_) => match pipe
+                .read(&mut buffer)
+                .context("read from a child process")?
+            {
+                0 => return Ok(Some(String::from_utf8_lossy(&answer).into_owned())),
+                n => answer.extend_from_slice(&buffer[..n]),
+            },
+            Err(e) => return Err(e).context("wait for a child process"),
+        }
+    }
+}

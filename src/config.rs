@@ -1,0 +1,317 @@
+//! The node configuration: a small JSON file that the node's administrator may write, for mount
+//! calls above all. Without it the defaults hold.
+
+use crate::request::mount_option::{MountOption, is_normal_path};
+use crate::request::policy::{self, Allowed};
+use anyhow::{Context as _, Result, anyhow, bail};
+use serde::{Deserialize, Deserializer};
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Where the configuration is looked for.
+pub(crate) const DEFAULT_FILE: &str = "/etc/alicloud-oss/config.json";
+/// The variable of kubelet's environment that names another file.
+pub(crate) const FILE_VARIABLE: &str = "OSS_FLEXVOLUME_CONFIG";
+/// The largest file taken, in bytes.
+const MAX_BYTES: u64 = 256 * 1024;
+
+/// What the administrator decides for one node. Unknown keys are errors: a misspelt limit must not
+/// silently not hold.
+#[derive(Deserialize, Debug)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct Config {
+    /// The FUSE daemon: a name to look up in the standard directories, or an absolute path.
+    pub(crate) ossfs: String,
+    #[serde(deserialize_with = "state_path")]
+    pub(crate) state_dir: PathBuf,
+    #[serde(deserialize_with = "absolute_path")]
+    pub(crate) log_file: PathBuf,
+    pub(crate) log_level: LogLevel,
+    pub(crate) launcher: Launcher,
+    #[serde(rename = "mountTimeoutSeconds", deserialize_with = "seconds")]
+    pub(crate) mount_timeout: Duration,
+    #[serde(rename = "unmountTimeoutSeconds", deserialize_with = "seconds")]
+    pub(crate) unmount_timeout: Duration,
+    /// Options for every volume, before the volume's own.
+    #[serde(deserialize_with = "default_options")]
+    pub(crate) default_options: Vec<MountOption>,
+    /// Sensitive options that volumes may use.
+    #[serde(deserialize_with = "allowed_options")]
+    pub(crate) allowed_options: Vec<Allowed>,
+    /// Credentials of the node for volumes that bring none. Absent: such volumes are refused.
+    pub(crate) node_credentials: Option<NodeCredentials>,
+}
+
+/// How ossfs is started.
+#[derive(Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Launcher {
+    /// In a scope where systemd runs, else directly.
+    Auto,
+    /// In a scope of systemd, outside kubelet's cgroup.
+    Scope,
+    /// As a process of its own session.
+    Direct,
+}
+
+#[derive(Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LogLevel {
+    Off,
+    Error,
+    Warn,
+    Info,
+    Debug,
+}
+
+/// The node's own key pair and RAM role, and the buckets they may be used for.
+#[derive(Deserialize, Debug)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct NodeCredentials {
+    #[serde(deserialize_with = "absolute_path")]
+    pub(crate) ak_id_file: PathBuf,
+    #[serde(deserialize_with = "absolute_path")]
+    pub(crate) ak_secret_file: PathBuf,
+    /// The node's RAM role, if volumes may ask for it with `ramRole`.
+    #[serde(deserialize_with = "ram_role")]
+    pub(crate) ram_role: Option<String>,
+    /// Names of buckets; `*` stands for every bucket.
+    pub(crate) buckets: Vec<String>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            ossfs: "ossfs".to_owned(),
+            state_dir: "/run/alicloud-oss".into(),
+            log_file: "/var/log/alicloud/flexvolume_oss.log".into(),
+            log_level: LogLevel::Info,
+            launcher: Launcher::Auto,
+            mount_timeout: Duration::from_secs(30),
+            unmount_timeout: Duration::from_secs(30),
+            default_options: Vec::new(),
+            allowed_options: Vec::new(),
+            node_credentials: None,
+        }
+    }
+}
+
+impl Default for NodeCredentials {
+    /// The files of the old Go driver, for no bucket.
+    fn default() -> Self {
+        Self {
+            ak_id_file: "/etc/.volumeak/akId".into(),
+            ak_secret_file: "/etc/.volumeak/akSecret".into(),
+            ram_role: None,
+            buckets: Vec::new(),
+        }
+    }
+}
+
+impl NodeCredentials {
+    /// Whether volumes of `bucket` may use the node's credentials.
+    pub(crate) fn allows(&self, bucket: &str) -> bool {
+        self.buckets.iter().any(|b| b == bucket || b == "*")
+    }
+}
+
+impl Config {
+    /// The configuration in `text`. An error names the key and the line.
+    pub(crate) fn parse(text: &str) -> Result<Self> {
+        let mut json = serde_json::Deserializer::from_str(text);
+        let config: Self = serde_path_to_error::deserialize(&mut json).map_err(|e| {
+            let key = e.path().to_string();
+            match key.as_str() {
+                "." => anyhow!("{}", e.into_inner()),
+                _ => anyhow!("key {key:?}: {}", e.into_inner()),
+            }
+        })?;
+        json.end()?;
+        Ok(config)
+    }
+
+    /// The configuration of this node, from the file that `variable` (the value of
+    /// `OSS_FLEXVOLUME_CONFIG`) names, else from the usual one. Only the usual file may be missing.
+    pub(crate) fn load(variable: Option<OsString>) -> Result<Self> {
+        let named = variable
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from);
+        let path = named.as_deref().unwrap_or(Path::new(DEFAULT_FILE));
+        let text = match std::fs::metadata(path).and_then(|meta| {
+            if meta.len() > MAX_BYTES {
+                return Err(std::io::Error::other("the file is too large"));
+            }
+            std::fs::read_to_string(path)
+        }) {
+            Ok(text) => text,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound && named.is_none() => {
+                return Ok(Self::default());
+            }
+            Err(e) => bail!("read node configuration {}: {e}", path.display()),
+        };
+        Self::parse(&text).with_context(|| format!("node configuration {}", path.display()))
+    }
+}
+
+fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    match u64::deserialize(deserializer)? {
+        n @ 1..=3600 => Ok(Duration::from_secs(n)),
+        n => Err(serde::de::Error::custom(format!(
+            "{n} is not between 1 and 3600 seconds"
+        ))),
+    }
+}
+
+fn absolute_path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Error> {
+    let path = String::deserialize(deserializer)?;
+    if !is_normal_path(&path) || path.ends_with('/') {
+        return Err(serde::de::Error::custom(format!(
+            "{path:?} is not an absolute path without \".\" and \"..\""
+        )));
+    }
+    Ok(path.into())
+}
+
+/// The state directory goes to ossfs as part of an option, where a comma would split it.
+fn state_path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Error> {
+    let path = absolute_path(deserializer)?;
+    let plain = |b: &u8| b.is_ascii_alphanumeric() || b"/._-".contains(b);
+    if !path.as_os_str().as_encoded_bytes().iter().all(plain) {
+        return Err(serde::de::Error::custom(format!(
+            "{path:?}: use letters, digits, \".\", \"_\" and \"-\" in it"
+        )));
+    }
+    Ok(path)
+}
+
+fn default_options<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Vec<MountOption>, D::Error> {
+    Vec::<String>::deserialize(deserializer)?
+        .iter()
+        .map(|text| {
+            let option =
+                MountOption::parse("defaultOptions", text).map_err(serde::de::Error::custom)?;
+            policy::check_default(&option).map_err(serde::de::Error::custom)?;
+            Ok(option)
+        })
+        .collect()
+}
+
+fn allowed_options<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Allowed>, D::Error> {
+    Vec::<String>::deserialize(deserializer)?
+        .iter()
+        .map(|text| Allowed::parse(text).map_err(serde::de::Error::custom))
+        .collect()
+}
+
+fn ram_role<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let role = Option::<String>::deserialize(deserializer)?;
+    match role {
+        Some(role) if !is_role_name(&role) => Err(serde::de::Error::custom(format!(
+            "{role:?} is not the name of a RAM role: letters, digits and \"-\" are expected"
+        ))),
+        role => Ok(role),
+    }
+}
+
+/// Whether `text` is the name of a RAM role, and not a URL that ossfs would fetch.
+pub(crate) fn is_role_name(text: &str) -> bool {
+    (1..=64).contains(&text.len())
+        && !text.starts_with('-')
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Config, Launcher, NodeCredentials};
+    use std::time::Duration;
+
+    #[test]
+    fn an_empty_object_is_the_default() {
+        let config = Config::parse("{}").unwrap();
+        assert_eq!(config.ossfs, "ossfs");
+        assert_eq!(config.state_dir.to_str(), Some("/run/alicloud-oss"));
+        assert_eq!(config.mount_timeout, Duration::from_secs(30));
+        assert!(config.node_credentials.is_none());
+    }
+
+    #[test]
+    fn takes_every_key() {
+        let config = Config::parse(
+            r#"{"ossfs":"/usr/bin/s3fs","stateDir":"/run/x","logFile":"/var/log/x.log","logLevel":"debug",
+            "launcher":"direct","mountTimeoutSeconds":5,"unmountTimeoutSeconds":6,
+            "defaultOptions":["max_stat_cache_size=0","noua"],
+            "allowedOptions":["use_cache=/var/cache/oss/","no_check_certificate"],
+            "nodeCredentials":{"akIdFile":"/a","akSecretFile":"/b","buckets":["docker"],"ramRole":"node-role"}}"#,
+        )
+        .unwrap();
+        assert_eq!(config.launcher, Launcher::Direct);
+        assert_eq!(config.default_options.len(), 2);
+        assert_eq!(config.allowed_options.len(), 2);
+        let node = config.node_credentials.unwrap();
+        assert!(node.allows("docker") && !node.allows("dockers"));
+    }
+
+    #[test]
+    fn the_old_files_are_the_default_for_no_bucket() {
+        let node = NodeCredentials::default();
+        assert_eq!(node.ak_id_file.to_str(), Some("/etc/.volumeak/akId"));
+        assert!(!node.allows("docker"));
+    }
+
+    #[test]
+    fn errors_name_key_and_line() {
+        for (text, expected) in [
+            ("", "EOF while parsing a value at line 1 column 0"),
+            ("{\n\"ossf\":1}", "key \"ossf\": unknown field `ossf`"),
+            (
+                "{\n\"mountTimeoutSeconds\":\"5\"}",
+                "key \"mountTimeoutSeconds\": invalid type: string \"5\", expected u64 at line 2",
+            ),
+            (
+                "{\"mountTimeoutSeconds\":0}",
+                "key \"mountTimeoutSeconds\": 0 is not between",
+            ),
+            (
+                "{\"stateDir\":\"run\"}",
+                "key \"stateDir\": \"run\" is not an absolute path",
+            ),
+            (
+                "{\"stateDir\":\"/run/a,b\"}",
+                "key \"stateDir\": \"/run/a,b\": use letters",
+            ),
+            ("{\"stateDir\":\"/\"}", "key \"stateDir\""),
+            (
+                "{\"launcher\":\"shell\"}",
+                "key \"launcher\": unknown variant `shell`",
+            ),
+            (
+                "{\"allowedOptions\":[\"uid\"]}",
+                "key \"allowedOptions\": uid is always allowed",
+            ),
+            (
+                "{\"defaultOptions\":[\"url=x\"]}",
+                "key \"defaultOptions\": \"url\" is not taken",
+            ),
+            (
+                "{\"nodeCredentials\":{\"bucket\":[]}}",
+                "key \"nodeCredentials.bucket\": unknown field",
+            ),
+            (
+                "{\"nodeCredentials\":{\"ramRole\":\"http://x\"}}",
+                "key \"nodeCredentials.ramRole\"",
+            ),
+            ("{} x", "trailing characters"),
+            (
+                "{\"ossfs\":\"a\",\"ossfs\":\"b\"}",
+                "duplicate field `ossfs`",
+            ),
+        ] {
+            let error = format!("{:#}", Config::parse(text).unwrap_err());
+            assert!(error.starts_with(expected), "{text}: {error}");
+            assert!(error.contains("line ") || error.contains("key "), "{error}");
+        }
+    }
+}

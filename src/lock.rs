@@ -1,0 +1,118 @@
+//! A lock file: flock(2) with a deadline, on a file that its last holder may remove.
+
+use crate::deadline::Deadline;
+use crate::private;
+use anyhow::{Context as _, Result, bail};
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::sync::mpsc;
+
+/// A held lock, released when dropped or when the process ends.
+pub(crate) struct Lock(Flock<File>);
+
+impl Lock {
+    /// The lock of the file at `path`, which is made if it is missing; nothing if its directory is
+    /// missing. An error if another call holds it until `deadline`.
+    pub(crate) fn acquire(path: &Path, deadline: Deadline) -> Result<Option<Self>> {
+        loop {
+            if path.parent().is_some_and(|dir| !dir.exists()) {
+                return Ok(None);
+            }
+            let file = private::open(path)?;
+            let lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                Ok(lock) => lock,
+                Err((file, Errno::EWOULDBLOCK)) => wait(file, path, deadline)?,
+                Err((_, e)) => return Err(e).with_context(|| format!("lock {}", path.display())),
+            };
+            // The holder before may have removed the file: then this is the lock of nothing.
+            if is_at(&lock, path)? {
+                return Ok(Some(Self(lock)));
+            }
+        }
+    }
+
+    /// The lock if nobody holds it.
+    pub(crate) fn try_acquire(path: &Path) -> Result<Option<Self>> {
+        let file = private::open(path)?;
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) if is_at(&lock, path)? => Ok(Some(Self(lock))),
+            Ok(_) | Err((_, Errno::EWOULDBLOCK)) => Ok(None),
+            Err((_, e)) => Err(e).with_context(|| format!("lock {}", path.display())),
+        }
+    }
+}
+
+impl AsFd for Lock {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Waits for the lock in a thread: flock(2) has no timeout. A thread that comes too late ends with
+/// the process, or gives the lock back.
+fn wait(file: File, path: &Path, deadline: Deadline) -> Result<Flock<File>> {
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || sender.send(Flock::lock(file, FlockArg::LockExclusive)));
+    match receiver.recv_timeout(deadline.remaining()) {
+        Ok(Ok(lock)) => Ok(lock),
+        Ok(Err((_, e))) => Err(e).with_context(|| format!("lock {}", path.display())),
+        Err(_) => bail!("another call has been busy with this volume until the deadline"),
+    }
+}
+
+fn is_at(lock: &Flock<File>, path: &Path) -> Result<bool> {
+    let held = lock.metadata().context("look at the lock")?;
+    match std::fs::symlink_metadata(path) {
+        Ok(found) => Ok((found.dev(), found.ino()) == (held.dev(), held.ino())),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(e).with_context(|| format!("look at {}", path.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Lock;
+    use crate::deadline::Deadline;
+    use std::time::Duration;
+
+    #[test]
+    fn a_held_lock_is_waited_for_until_the_deadline() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let soon = Deadline::after(Duration::from_millis(50));
+        let later = Deadline::after(Duration::from_secs(60));
+        let held = Lock::acquire(&path, later).unwrap().unwrap();
+        assert!(Lock::try_acquire(&path).unwrap().is_none());
+        assert!(Lock::acquire(&path, soon).is_err());
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| Lock::acquire(&path, later).unwrap().is_some());
+            drop(held);
+            assert!(waiting.join().unwrap());
+        });
+        assert!(Lock::try_acquire(&path).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_lock_on_a_removed_file_does_not_count() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let later = Deadline::after(Duration::from_secs(60));
+        let held = Lock::acquire(&path, later).unwrap().unwrap();
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| Lock::acquire(&path, later).unwrap());
+            std::fs::remove_file(&path).unwrap();
+            drop(held);
+            assert!(waiting.join().unwrap().is_some());
+        });
+        assert!(path.exists());
+        assert!(
+            Lock::acquire(&dir.path().join("gone/lock"), later)
+                .unwrap()
+                .is_none()
+        );
+    }
+}

@@ -1,0 +1,151 @@
+//! The driver's log: one file for all calls, appended to line by line, rotated by size. If it
+//! cannot be written, calls work all the same; nothing is ever logged to kubelet's pipe.
+
+use crate::config::LogLevel;
+use env_logger::{Builder, Target};
+use log::LevelFilter;
+use nix::fcntl::{Flock, FlockArg, OFlag};
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+/// The size from which a log is put aside, in bytes.
+const MAX_BYTES: u64 = 10 * 1024 * 1024;
+/// How many logs that were put aside are kept (`.1` is the youngest).
+const KEPT: u32 = 4;
+
+/// Logs to the file at `path` from here on, and panics with it. Without such a file, to nothing.
+pub(crate) fn start(path: &Path, level: LogLevel) {
+    let level = match level {
+        LogLevel::Off => LevelFilter::Off,
+        LogLevel::Error => LevelFilter::Error,
+        LogLevel::Warn => LevelFilter::Warn,
+        LogLevel::Info => LevelFilter::Info,
+        LogLevel::Debug => LevelFilter::Debug,
+    };
+    let pid = std::process::id();
+    let opened = open(path);
+    let readable = opened.as_ref().ok().and_then(readable_by_others);
+    let target: Box<dyn Write + Send> = match opened {
+        Ok(file) => Box::new(file),
+        Err(_) => Box::new(io::sink()),
+    };
+    let started = Builder::new()
+        .filter_level(level)
+        .target(Target::Pipe(target))
+        .format(move |out, record| {
+            // One write a record, and one line: lines of calls that run at once do not mix.
+            let text = record.args().to_string();
+            let line: String = text
+                .chars()
+                .map(|c| if c.is_control() { ' ' } else { c })
+                .collect();
+            let time = out.timestamp_millis();
+            out.write_all(format!("{time} {:5} {pid} {line}\n", record.level()).as_bytes())
+        })
+        .try_init();
+    if started.is_ok() && readable.is_some() {
+        log::warn!(
+            "the log {} is readable by others: mode 0640 is expected",
+            path.display()
+        );
+    }
+}
+
+/// Panics go to the log and nowhere else: stderr is kubelet's.
+pub(crate) fn catch_panics() {
+    std::panic::set_hook(Box::new(|panic| log::error!("{panic}")));
+}
+
+/// The log at `path`, open for appending, after putting a large one aside.
+fn open(path: &Path) -> io::Result<File> {
+    if let Some(directory) = path.parent() {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o750)
+            .create(directory)?;
+    }
+    let file = append(path)?;
+    if file.metadata()?.len() < MAX_BYTES {
+        return Ok(file);
+    }
+    rotate(path, file)
+}
+
+fn append(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o640)
+        .custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits())
+        .open(path)?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::other("the log is not a file")),
+    }
+}
+
+/// Puts `large`, the log at `path`, aside and opens a new one. Calls that run at once do it once:
+/// who gets the lock checks that the log is still the same file. A call that still has the old file
+/// open goes on writing to it.
+fn rotate(path: &Path, large: File) -> io::Result<File> {
+    let Ok(locked) = Flock::lock(large, FlockArg::LockExclusiveNonblock) else {
+        return append(path);
+    };
+    let (held, found) = (locked.metadata()?, std::fs::symlink_metadata(path)?);
+    if (held.dev(), held.ino()) == (found.dev(), found.ino()) {
+        for age in (1..KEPT).rev() {
+            // The first rotations find none to move.
+            let _ = std::fs::rename(aside(path, age), aside(path, age + 1));
+        }
+        std::fs::rename(path, aside(path, 1))?;
+    }
+    append(path)
+}
+
+fn aside(path: &Path, age: u32) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{age}"));
+    name.into()
+}
+
+fn readable_by_others(file: &File) -> Option<u32> {
+    let mode = file.metadata().ok()?.mode();
+    (mode & 0o007 != 0).then_some(mode)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{KEPT, MAX_BYTES, aside, open};
+    use std::io::Write as _;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    #[test]
+    fn a_large_log_is_put_aside_once_by_calls_that_run_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("deep/log");
+        writeln!(open(&path).unwrap(), "first").unwrap();
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o640);
+        open(&path).unwrap().set_len(MAX_BYTES).unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| writeln!(open(&path).unwrap(), "line").unwrap());
+            }
+        });
+        assert!(aside(&path, 1).metadata().unwrap().len() >= MAX_BYTES);
+        assert!(!aside(&path, 2).exists());
+        assert!(path.metadata().map_or(0, |meta| meta.len()) < MAX_BYTES);
+    }
+
+    #[test]
+    fn the_number_of_logs_is_bounded() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        for _ in 0..KEPT + 3 {
+            open(&path).unwrap().set_len(MAX_BYTES).unwrap();
+        }
+        open(&path).unwrap();
+        assert_eq!(dir.path().read_dir().unwrap().count() as u32, KEPT + 1);
+    }
+}

@@ -1,0 +1,35 @@
+//! Mounts of the node: reading the mount table, and changing it.
+
+pub(crate) mod directory;
+pub(crate) mod table;
+pub(crate) mod unmount;
+
+use crate::mounts::directory::Directory;
+use anyhow::{Context as _, Result};
+use nix::mount::{MsFlags, mount};
+
+/// Shows the file system at `source` at `target` too: a bind mount with the flags of `source`,
+/// which has its own nosuid, nodev and ro. What stands at the paths meanwhile does not matter, the
+/// directories are open.
+pub(crate) fn bind(source: &Directory, target: &Directory) -> Result<()> {
+    mount(
+        Some(&source.proc_path()),
+        &target.proc_path(),
+        None::<&str>,
+        MsFlags::MS_BIND,
+        None::<&str>,
+    )
+    .context("bind mount")
+}
+
+/// Sets exactly `flags` on the mount that is open as `mounted`, and on no other of its file system.
+pub(crate) fn set_flags(mounted: &Directory, flags: MsFlags) -> Result<()> {
+    mount(
+        None::<&str>,
+        &mounted.proc_path(),
+        None::<&str>,
+        MsFlags::MS_REMOUNT | MsFlags::MS_BIND | flags,
+        None::<&str>,
+    )
+    .context("set the flags of the mount")
+}

@@ -1,0 +1,172 @@
+//! The mount table of this mount namespace, from the text of `/proc/self/mountinfo`
+//! (proc_pid_mountinfo(5)) to answers. Reading it costs time for each mount of the node, so calls
+//! read it only where a single directory cannot tell.
+
+use anyhow::{Context as _, Result};
+use std::path::{Path, PathBuf};
+
+/// One line of mountinfo, the fields that are of use here.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Mount {
+    pub(crate) id: u64,
+    pub(crate) parent: u64,
+    /// The device number, `major:minor`.
+    pub(crate) device: String,
+    /// The directory of the file system that is mounted.
+    pub(crate) root: PathBuf,
+    pub(crate) mount_point: PathBuf,
+    pub(crate) fs_type: String,
+    pub(crate) source: String,
+}
+
+impl Mount {
+    /// Whether this is a file system of ossfs (or s3fs) itself: mountinfo has `fuse.ossfs`, with
+    /// the source `ossfs`. Only the daemon itself is recognised, not any FUSE file system.
+    pub(crate) fn is_ossfs(&self) -> bool {
+        matches!(self.fs_type.as_str(), "fuse.ossfs" | "fuse.s3fs")
+    }
+}
+
+/// The mounts in the order in which the kernel lists them.
+pub(crate) struct MountTable(Vec<Mount>);
+
+impl MountTable {
+    /// The table of this process's mount namespace.
+    pub(crate) fn read() -> Result<Self> {
+        let bytes = std::fs::read("/proc/self/mountinfo").context("read /proc/self/mountinfo")?;
+        Ok(Self::parse(&String::from_utf8_lossy(&bytes)))
+    }
+
+    /// The mounts in `mountinfo`. A line that is not as the manual says is left out.
+    pub(crate) fn parse(mountinfo: &str) -> Self {
+        Self(mountinfo.lines().filter_map(parse_line).collect())
+    }
+
+    /// The mount that is visible at `path`: of those mounted there, the one that none of the others
+    /// is mounted on.
+    pub(crate) fn top(&self, path: &Path) -> Option<&Mount> {
+        let layers = || self.0.iter().filter(|m| m.mount_point == path);
+        layers()
+            .filter(|m| !layers().any(|other| other.parent == m.id && other.id != m.id))
+            .last()
+    }
+
+    /// The mount points below `directory`, itself apart, deepest and latest first: the order in
+    /// which they can be unmounted.
+    pub(crate) fn below(&self, directory: &Path) -> Vec<&Path> {
+        let mut points: Vec<&Path> = self
+            .0
+            .iter()
+            .map(|m| m.mount_point.as_path())
+            .filter(|point| *point != directory && point.starts_with(directory))
+            .collect();
+        points.reverse();
+        points.sort_by_key(|point| std::cmp::Reverse(point.components().count()));
+        points.dedup();
+        points
+    }
+}
+
+fn parse_line(line: &str) -> Option<Mount> {
+    let (fixed, rest) = line.split_once(" - ")?;
+    let mut fixed = fixed.split(' ');
+    let mut rest = rest.split(' ');
+    Some(Mount {
+        id: fixed.next()?.parse().ok()?,
+        parent: fixed.next()?.parse().ok()?,
+        device: fixed.next()?.to_owned(),
+        root: unescape(fixed.next()?).into(),
+        mount_point: unescape(fixed.next()?).into(),
+        fs_type: unescape(rest.next()?),
+        source: unescape(rest.next()?),
+    })
+}
+
+/// `field` without the octal escapes (`\040`) that the kernel writes for blanks and backslashes.
+fn unescape(field: &str) -> String {
+    let mut bytes = Vec::with_capacity(field.len());
+    let mut rest = field.as_bytes();
+    while let Some((&first, tail)) = rest.split_first() {
+        let code = (first == b'\\')
+            .then(|| tail.get(..3))
+            .flatten()
+            .and_then(|digits| std::str::from_utf8(digits).ok())
+            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        match code {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &tail[3..];
+            }
+            None => {
+                bytes.push(first);
+                rest = tail;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::MountTable;
+    use std::path::Path;
+
+    const TABLE: &str = "\
+27 1 254:0 / / rw,relatime - ext4 /dev/vda rw
+90 27 0:50 / /pods/a/volumes/alicloud~oss/oss1 rw,nosuid,nodev - fuse.ossfs ossfs rw,user_id=0
+91 27 0:51 / /pods/a/volumes/alicloud~oss/oss10 rw shared:7 master:2 - fuse.s3fs s3fs rw
+93 90 0:52 /dir /pods/a/volumes/alicloud~oss/oss1 ro - tmpfs none rw
+94 27 0:53 / /pods/a/volume-subpaths/oss1/main/0 rw - fuse.ossfs ossfs rw
+95 94 0:53 / /pods/a/volume-subpaths/oss1/main/0/x rw - fuse.ossfs ossfs rw
+96 27 0:53 / /pods/a/volume-subpaths/oss10/main/0 rw - fuse.ossfs ossfs rw
+97 27 0:54 / /mnt/with\\040blank\\134 rw - tmpfs a\\040b rw
+not a mount
+98 x 0:54 / /y rw - tmpfs a rw
+99 27 0:54";
+
+    #[test]
+    fn the_top_of_a_stack_is_what_nothing_is_mounted_on() {
+        let table = MountTable::parse(TABLE);
+        let top = table
+            .top(Path::new("/pods/a/volumes/alicloud~oss/oss1"))
+            .unwrap();
+        assert_eq!(
+            (top.id, top.fs_type.as_str(), top.root.to_str()),
+            (93, "tmpfs", Some("/dir"))
+        );
+        let other = table
+            .top(Path::new("/pods/a/volumes/alicloud~oss/oss10"))
+            .unwrap();
+        assert!(other.is_ossfs());
+        assert_eq!(
+            (other.device.as_str(), other.source.as_str()),
+            ("0:51", "s3fs")
+        );
+        assert_eq!(table.top(Path::new("/pods")), None);
+    }
+
+    #[test]
+    fn escapes_are_decoded() {
+        let table = MountTable::parse(TABLE);
+        assert_eq!(
+            table.top(Path::new("/mnt/with blank\\")).unwrap().source,
+            "a b"
+        );
+    }
+
+    #[test]
+    fn mounts_below_come_deepest_first_and_only_of_that_directory() {
+        let table = MountTable::parse(TABLE);
+        assert_eq!(
+            table.below(Path::new("/pods/a/volume-subpaths/oss1")),
+            [
+                Path::new("/pods/a/volume-subpaths/oss1/main/0/x"),
+                Path::new("/pods/a/volume-subpaths/oss1/main/0")
+            ]
+        );
+        assert_eq!(
+            table.below(Path::new("/pods/a/volume-subpaths/oss")),
+            [] as [&Path; 0]
+        );
+    }
+}

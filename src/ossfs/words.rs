@@ -1,0 +1,164 @@
+//! What ossfs says of a failure, in one line, with what a person can do about it. The texts are
+//! those of ossfs 1.91 and of s3fs 1.90.
+
+use crate::private;
+use std::path::Path;
+
+/// The most of a daemon's words that an answer repeats, in characters.
+const MAX_WORDS: usize = 300;
+/// Lines that are no reason: notices, and systemd-run's own.
+const NOISE: [&str; 4] = [
+    "Running scope as unit",
+    "Running as unit",
+    "signature V1",
+    "s3fs_init: init",
+];
+/// A part of ossfs's words, without regard to case, and what to do about it. The first that fits
+/// counts.
+const HINTS: &[(&str, &str)] = &[
+    (
+        "invalid credentials",
+        "check akId and akSecret, and what they may do in this bucket",
+    ),
+    (
+        "invalidaccesskeyid",
+        "the key id is not known to the store: check akId",
+    ),
+    (
+        "signaturedoesnotmatch",
+        "the secret does not fit the key id: check akSecret",
+    ),
+    (
+        "accessdenied",
+        "the key pair may not use this bucket: check its permissions",
+    ),
+    (
+        "bucket not found",
+        "check bucket and url: a bucket lives at one endpoint",
+    ),
+    (
+        "nosuchbucket",
+        "check bucket and url: a bucket lives at one endpoint",
+    ),
+    (
+        "unable to connect",
+        "check url, and that this node reaches it",
+    ),
+    (
+        "could not connect",
+        "check url, and that this node reaches it",
+    ),
+    (
+        "couldn't connect",
+        "check url, and that this node reaches it",
+    ),
+    (
+        "connection refused",
+        "check url, and that this node reaches it",
+    ),
+    (
+        "could not resolve",
+        "check url: its host name is not known here",
+    ),
+    (
+        "couldn't resolve",
+        "check url: its host name is not known here",
+    ),
+    ("timed out", "check url, and that this node reaches it"),
+    (
+        "redirect",
+        "the bucket lives at another endpoint: check url",
+    ),
+    (
+        "device not found",
+        "load the fuse module on this node: modprobe fuse",
+    ),
+    (
+        "/dev/fuse",
+        "load the fuse module on this node: modprobe fuse",
+    ),
+    (
+        "unknown option",
+        "this ossfs does not know the option: check otherOpts and its version",
+    ),
+    ("not exist", "check path: it must be there in the bucket"),
+];
+
+/// The last kilobytes of what a daemon printed to the file at `output`; nothing where it cannot be
+/// read.
+pub(crate) fn last_of(output: &Path) -> String {
+    private::read_end(output).unwrap_or_default()
+}
+
+/// The reason in what ossfs printed, with a hint where one is known; nothing if it said nothing.
+pub(crate) fn explain(output: &str) -> Option<String> {
+    let lines: Vec<&str> = output
+        .lines()
+        .map(|line| message(line.trim()))
+        .filter(|line| !line.is_empty() && !NOISE.iter().any(|noise| line.contains(noise)))
+        .collect();
+    let hint = |line: &str| {
+        let line = line.to_lowercase();
+        HINTS
+            .iter()
+            .find(|(part, _)| line.contains(part))
+            .map(|(_, hint)| *hint)
+    };
+    // The first line with a known reason: what follows it are consequences.
+    let telling = lines
+        .iter()
+        .find(|line| hint(line).is_some())
+        .or(lines.last())?;
+    let shown: String = telling.chars().take(MAX_WORDS).collect();
+    Some(match hint(telling) {
+        Some(hint) => format!("{shown} ({hint})"),
+        None => shown,
+    })
+}
+
+/// The line without what a logger puts before it: `TIME [ERR] file.cpp:function(123): `.
+fn message(line: &str) -> &str {
+    let behind_level = ["[CRT] ", "[ERR] ", "[WAN] ", "[INF] ", "[DBG] "]
+        .iter()
+        .find_map(|level| line.split_once(level))
+        .map_or(line, |(_, rest)| rest);
+    match behind_level.split_once("): ") {
+        Some((place, rest)) if place.contains(".cpp:") => rest.trim(),
+        _ => behind_level,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::explain;
+
+    #[test]
+    fn finds_the_reason_among_the_words() {
+        for (output, expected) in [
+            ("", None),
+            ("\n\n", None),
+            ("Running scope as unit: x.scope\n", None),
+            (
+                "ossfs: Failed to check bucket and directory for mount point : Invalid Credentials(host=a, message=b)\n",
+                Some(
+                    "ossfs: Failed to check bucket and directory for mount point : Invalid \
+                     Credentials(host=a, message=b) (check akId and akSecret, and what they may do in this bucket)",
+                ),
+            ),
+            (
+                "2026-01-01T00:00:00.000Z [CRT] s3fs.cpp:s3fs_check_service(3503): bucket not found - result of checking service.\n2026-01-01T00:00:00.000Z [ERR] s3fs.cpp:s3fs_exit_fuseloop(3307): Exiting FUSE event loop due to errors\n",
+                Some(
+                    "bucket not found - result of checking service. (check bucket and url: a bucket lives at one endpoint)",
+                ),
+            ),
+            ("one\nsomething else\n", Some("something else")),
+        ] {
+            assert_eq!(explain(output).as_deref(), expected, "{output}");
+        }
+    }
+
+    #[test]
+    fn repeats_no_more_than_a_message_bears() {
+        assert_eq!(explain(&"x".repeat(5000)).map(|line| line.len()), Some(300));
+    }
+}

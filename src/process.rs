@@ -1,0 +1,254 @@
+//! A process that is not necessarily a child: told from a later one of the same number by the time
+//! it started, and waited for through a pidfd where the kernel has them (Linux 5.3).
+
+use crate::deadline::Deadline;
+use anyhow::{Context as _, Result};
+use nix::poll::{PollFd, PollFlags, poll};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use rustix::process::{PidfdFlags, pidfd_open, pidfd_send_signal};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+/// How often to look whether a process has ended, on kernels without pidfds: they have no event.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// What names one process among all that ever ran on this node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ProcessId {
+    pid: i32,
+    /// Clock ticks since boot at its start (field 22 of proc_pid_stat(5)).
+    started: u64,
+    boot: String,
+}
+
+impl ProcessId {
+    /// The calling process; it stays the same across exec(3).
+    pub(crate) fn own() -> Result<Self> {
+        let pid = Pid::this().as_raw();
+        let (started, _) = stat(pid).context("read /proc/self/stat")?;
+        Ok(Self {
+            pid,
+            started,
+            boot: boot_id()?,
+        })
+    }
+
+    /// The process of `pid` as it runs now; nothing if there is none.
+    pub(crate) fn of(pid: i32) -> Result<Option<Self>> {
+        let Some((started, _)) = stat(pid) else {
+            return Ok(None);
+        };
+        Ok(Some(Self {
+            pid,
+            started,
+            boot: boot_id()?,
+        }))
+    }
+
+    /// One line of text that `parse` takes back.
+    pub(crate) fn render(&self) -> String {
+        format!("{} {} {}\n", self.pid, self.started, self.boot)
+    }
+
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let mut words = text.split_whitespace();
+        Some(Self {
+            pid: words.next()?.parse().ok()?,
+            started: words.next()?.parse().ok()?,
+            boot: words.next()?.to_owned(),
+        })
+    }
+
+    /// The process if it is still running; nothing once it has ended, also if it has not been
+    /// waited for by its parent yet.
+    pub(crate) fn open(&self) -> Result<Option<Process>> {
+        let pidfd = Pid::from_raw(self.pid)
+            .as_raw()
+            .try_into()
+            .ok()
+            .and_then(rustix::process::Pid::from_raw)
+            .map(|pid| pidfd_open(pid, PidfdFlags::empty()));
+        let process = Process {
+            id: self.clone(),
+            // Without pidfds (or without the process) /proc tells.
+            pidfd: pidfd.and_then(Result::ok),
+        };
+        Ok(process.is_running()?.then_some(process))
+    }
+}
+
+/// A process that was running when it was opened.
+pub(crate) struct Process {
+    id: ProcessId,
+    pidfd: Option<OwnedFd>,
+}
+
+impl Process {
+    pub(crate) fn pid(&self) -> i32 {
+        self.id.pid
+    }
+
+    /// Whether it still runs.
+    pub(crate) fn is_running(&self) -> Result<bool> {
+        let running = stat(self.id.pid).is_some_and(|(started, state)| {
+            started == self.id.started && !matches!(state, 'Z' | 'X')
+        });
+        Ok(running && self.id.boot == boot_id()?)
+    }
+
+    /// The descriptor that poll(2) finds readable once the process has ended.
+    pub(crate) fn pidfd(&self) -> Option<BorrowedFd<'_>> {
+        self.pidfd.as_ref().map(OwnedFd::as_fd)
+    }
+
+    /// Waits until it has ended, and says whether it has by `deadline`.
+    pub(crate) fn wait(&self, deadline: Deadline) -> Result<bool> {
+        while self.is_running()? {
+            if deadline.has_passed() {
+                return Ok(false);
+            }
+            match self.pidfd() {
+                Some(fd) => {
+                    let mut fds = [PollFd::new(fd, PollFlags::POLLIN)];
+                    // Interrupted or not, the loop looks again.
+                    let _ = poll(&mut fds, deadline.poll_timeout());
+                }
+                None => std::thread::sleep(LOOK_AGAIN.min(deadline.remaining())),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Ends it with SIGKILL. One that has ended already is no error.
+    pub(crate) fn kill(&self) {
+        // Gone meanwhile: that is what was wanted.
+        match &self.pidfd {
+            Some(fd) => {
+                let _ = pidfd_send_signal(fd, rustix::process::Signal::KILL);
+            }
+            None => {
+                let _ = kill(Pid::from_raw(self.id.pid), Signal::SIGKILL);
+            }
+        }
+    }
+}
+
+/// Start time and state of the process `pid`.
+fn stat(pid: i32) -> Option<(u64, char)> {
+    let text = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+    parse_stat(&String::from_utf8_lossy(&text))
+}
+
+/// The command's name stands in brackets and may hold brackets and blanks itself.
+fn parse_stat(text: &str) -> Option<(u64, char)> {
+    let (_, rest) = text.rsplit_once(") ")?;
+    let mut fields = rest.split_whitespace();
+    let state = fields.next()?.chars().next()?;
+    Some((fields.nth(18)?.parse().ok()?, state))
+}
+
+/// What tells this boot of the node from every other.
+pub(crate) fn boot_id() -> Result<String> {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .context("read /proc/sys/kernel/random/boot_id")?;
+    Ok(id.trim().to_owned())
+}
+
+/// The processes that have `argument` as one of their arguments.
+pub(crate) fn with_argument(argument: &str) -> Vec<ProcessId> {
+    let Ok(entries) = std::fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|pid: &i32| *pid != Pid::this().as_raw())
+        .filter(|pid| {
+            std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| {
+                line.split(|byte| *byte == 0)
+                    .any(|word| word == argument.as_bytes())
+            })
+        })
+        .filter_map(|pid| ProcessId::of(pid).ok().flatten())
+        .collect()
+}
+
+/// Closes every descriptor but stdin, stdout and stderr, whoever opened it. To be called while
+/// nothing in this process owns one: at its start, or right before exec(3). A descriptor of
+/// kubelet's pipe would keep kubelet waiting for as long as a child that inherits it runs.
+pub(crate) fn close_inherited() -> Result<()> {
+    let path = "/proc/self/fd";
+    let numbers: Vec<i32> = std::fs::read_dir(path)
+        .with_context(|| format!("list {path}"))?
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|number| *number > 2)
+        .collect();
+    for number in numbers {
+        // The listing's own descriptor is closed already.
+        let _ = nix::unistd::close(number);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ProcessId, parse_stat, with_argument};
+    use crate::deadline::Deadline;
+    use std::process::Command;
+    use std::time::Duration;
+
+    #[test]
+    fn reads_the_start_time_behind_any_name() {
+        let fields = "S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4711 20";
+        assert_eq!(
+            parse_stat(&format!("12 (a) b) (c) {fields}")),
+            Some((4711, 'S'))
+        );
+        assert_eq!(parse_stat("12 (a"), None);
+        assert_eq!(parse_stat("12 (a) S 1 2"), None);
+    }
+
+    #[test]
+    fn an_identity_survives_as_text() {
+        let own = ProcessId::own().unwrap();
+        assert_eq!(ProcessId::parse(&own.render()).as_ref(), Some(&own));
+        assert!(own.open().unwrap().is_some());
+        assert_eq!(ProcessId::parse("12 x y"), None);
+    }
+
+    #[test]
+    fn another_start_time_or_boot_is_another_process() {
+        let own = ProcessId::own().unwrap();
+        let earlier = ProcessId {
+            started: own.started - 1,
+            ..own.clone()
+        };
+        assert!(earlier.open().unwrap().is_none());
+        let before = ProcessId {
+            boot: "other".to_owned(),
+            ..own
+        };
+        assert!(before.open().unwrap().is_none());
+    }
+
+    #[test]
+    fn waits_for_the_end_of_a_process() {
+        let mut child = Command::new("sleep").arg("86399.75").spawn().unwrap();
+        let id = ProcessId::of(child.id().cast_signed()).unwrap().unwrap();
+        let process = id.open().unwrap().unwrap();
+        assert!(
+            !process
+                .wait(Deadline::after(Duration::from_millis(10)))
+                .unwrap()
+        );
+        assert_eq!(with_argument("86399.75"), [id.clone()]);
+        process.kill();
+        assert!(
+            process
+                .wait(Deadline::after(Duration::from_secs(60)))
+                .unwrap()
+        );
+        assert!(id.open().unwrap().is_none());
+        child.wait().unwrap();
+    }
+}

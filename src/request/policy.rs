@@ -1,0 +1,216 @@
+//! Which single options may pass. It is an allow-list over options that are already split and
+//! typed: tuning and identity pass, sensitive ones where the node's administrator named them,
+//! driver-owned ones never.
+
+use super::mount_option::{MountOption, is_normal_path};
+use super::refusal::Refusal;
+use super::table::{self, Class};
+
+/// An entry of `allowedOptions` in the node configuration: what makes a sensitive option pass.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Allowed {
+    name: &'static str,
+    value: AllowedValue,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum AllowedValue {
+    Any,
+    Exactly(String),
+    /// A path below this directory, which ends in a slash.
+    Below(String),
+}
+
+impl Allowed {
+    /// The entry of `name`, `name=value` or `name=/directory/`. Only names of options that need
+    /// permission make sense here; anything else is an error that says so.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        let (name, value) = match text.split_once('=') {
+            Some((name, value)) => (name, Some(value)),
+            None => (text, None),
+        };
+        let (name, class, _) =
+            table::find(name).ok_or_else(|| format!("{name:?} is not an option of ossfs"))?;
+        match class {
+            Class::Sensitive => {}
+            Class::Tuning | Class::Identity => {
+                return Err(format!("{name} is always allowed, leave it out"));
+            }
+            Class::DriverOwned(why) => {
+                return Err(format!("{name} can never be allowed: {why}"));
+            }
+        }
+        let value = match value {
+            None => AllowedValue::Any,
+            Some(path) if path.starts_with('/') && path.ends_with('/') => {
+                if !is_normal_path(path) || path == "/" {
+                    return Err(format!(
+                        "{text:?}: the directory must be absolute, without \".\" and \"..\", and not the root"
+                    ));
+                }
+                AllowedValue::Below(path.to_owned())
+            }
+            Some(value) => {
+                MountOption::parse("allowedOptions", text).map_err(|e| e.to_string())?;
+                AllowedValue::Exactly(value.to_owned())
+            }
+        };
+        Ok(Self { name, value })
+    }
+
+    fn permits(&self, option: &MountOption) -> bool {
+        self.name == option.name()
+            && match &self.value {
+                AllowedValue::Any => true,
+                AllowedValue::Exactly(value) => option.value() == Some(value),
+                AllowedValue::Below(directory) => option.value().is_some_and(|path| {
+                    is_normal_path(path)
+                        && path
+                            .strip_prefix(directory.as_str())
+                            .is_some_and(|rest| !rest.is_empty())
+                }),
+            }
+    }
+}
+
+/// Whether `option`, written in the field `field` of a volume, passes on a node that allows
+/// `allowed`. A refusal never shows the value: it may be a key.
+pub(crate) fn check(field: &str, option: &MountOption, allowed: &[Allowed]) -> Result<(), Refusal> {
+    let name = option.name();
+    let refuse = |problem: String| Err(Refusal::new(field, problem));
+    match table::find(name).map(|(_, class, _)| class) {
+        Some(Class::Tuning | Class::Identity) => Ok(()),
+        Some(Class::Sensitive) if allowed.iter().any(|entry| entry.permits(option)) => Ok(()),
+        Some(Class::Sensitive) if allowed.iter().any(|entry| entry.name == name) => {
+            refuse(format!(
+                "\"{name}\" is not allowed on this node with this value (allowedOptions of the node configuration)"
+            ))
+        }
+        Some(Class::Sensitive) => refuse(format!(
+            "\"{name}\" is not allowed on this node (allowedOptions of the node configuration)"
+        )),
+        Some(Class::DriverOwned(why)) => refuse(format!("\"{name}\" is not taken: {why}")),
+        None => refuse(format!("\"{name}\" is not an option of ossfs")),
+    }
+}
+
+/// Whether `option` may stand in `defaultOptions`: the administrator may use sensitive ones.
+pub(crate) fn check_default(option: &MountOption) -> Result<(), String> {
+    match table::find(option.name()).map(|(_, class, _)| class) {
+        Some(Class::DriverOwned(why)) => Err(format!("\"{}\" is not taken: {why}", option.name())),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Allowed, check};
+    use crate::request::mount_option::MountOption;
+    use crate::request::table::{self, Class, Kind};
+
+    fn passes(option: &str, allowed: &[&str]) -> bool {
+        let option = MountOption::parse("otherOpts", option).unwrap();
+        let allowed: Vec<_> = allowed.iter().map(|a| Allowed::parse(a).unwrap()).collect();
+        check("otherOpts", &option, &allowed).is_ok()
+    }
+
+    #[test]
+    fn every_row_of_the_table_has_its_verdict() {
+        for &(name, class, kind) in table::OPTIONS {
+            let option = if kind == Kind::Flag {
+                MountOption::flag(name)
+            } else {
+                MountOption::with_value(name, "1")
+            };
+            let verdict = check("otherOpts", &option, &[]);
+            match class {
+                Class::Tuning | Class::Identity => assert_eq!(verdict, Ok(()), "{name}"),
+                Class::Sensitive | Class::DriverOwned(_) => assert!(verdict.is_err(), "{name}"),
+            }
+            let all = Allowed::parse(name);
+            assert_eq!(all.is_ok(), class == Class::Sensitive, "{name}");
+            if let Ok(all) = all {
+                assert_eq!(check("otherOpts", &option, &[all]), Ok(()), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_entry_pins_a_value_or_a_directory() {
+        for (option, allowed, verdict) in [
+            ("use_cache=/var/cache/oss/a", "use_cache", true),
+            (
+                "use_cache=/var/cache/oss/a",
+                "use_cache=/var/cache/oss/",
+                true,
+            ),
+            (
+                "use_cache=/var/cache/oss/a/b/",
+                "use_cache=/var/cache/oss/",
+                true,
+            ),
+            (
+                "use_cache=/var/cache/oss/",
+                "use_cache=/var/cache/oss/",
+                false,
+            ),
+            (
+                "use_cache=/var/cache/oss",
+                "use_cache=/var/cache/oss/",
+                false,
+            ),
+            (
+                "use_cache=/var/cache/ossx/a",
+                "use_cache=/var/cache/oss/",
+                false,
+            ),
+            (
+                "use_cache=/var/cache/oss/../../etc",
+                "use_cache=/var/cache/oss/",
+                false,
+            ),
+            (
+                "use_cache=/var/cache/oss//a",
+                "use_cache=/var/cache/oss/",
+                false,
+            ),
+            ("use_cache=a", "use_cache=/var/cache/oss/", false),
+            ("use_cache=/", "tmpdir", false),
+            ("ssl_verify_hostname=0", "ssl_verify_hostname=0", true),
+            ("ssl_verify_hostname=1", "ssl_verify_hostname=0", false),
+            ("curldbg", "curldbg", true),
+            ("curldbg", "curldbg=normal", false),
+        ] {
+            assert_eq!(
+                passes(option, &[allowed]),
+                verdict,
+                "{option} under {allowed}"
+            );
+        }
+    }
+
+    #[test]
+    fn entries_that_mean_nothing_are_errors() {
+        for text in [
+            "",
+            "uid",
+            "url",
+            "nonsense",
+            "use_cache=/",
+            "use_cache=/a/../b/",
+            "use_cache=/a//",
+            "suid=1",
+        ] {
+            assert!(Allowed::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn refusals_say_which_field_does_the_job() {
+        let option = MountOption::with_value("url", "http://evil");
+        assert_eq!(
+            check("otherOpts", &option, &[]).unwrap_err().to_string(),
+            "option \"otherOpts\": \"url\" is not taken: set the option url"
+        );
+    }
+}

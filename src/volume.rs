@@ -1,0 +1,342 @@
+//! A volume on this node: what makes two mount calls mean the same one, and its place in the state
+//! directory.
+//!
+//! ```text
+//! <stateDir>/volumes/<id>/
+//!     lock           held by the call that works on this volume
+//!     volume.json    how ossfs is started for it
+//!     passwd         its key pair, as ossfs reads it
+//!     daemon         which process serves it
+//!     output         what that process printed
+//!     staging/       where ossfs is mounted
+//!     targets/<key>  a TARGET that shows it, its path inside
+//! ```
+
+use crate::credentials::KeyPair;
+use crate::deadline::Deadline;
+use crate::lock::Lock;
+use crate::ossfs::launch::Start;
+use crate::private;
+use crate::process::{Process, ProcessId};
+use crate::request::MountRequest;
+use crate::target::{Target, hex};
+use anyhow::{Context as _, Result};
+use sha2::{Digest as _, Sha256};
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+/// The credentials that a volume really uses.
+pub(crate) enum EffectiveCredentials<'a> {
+    Keys(&'a KeyPair),
+    RamRole(&'a str),
+}
+
+/// The directory of everything that the driver knows beyond one call. Root's alone.
+pub(crate) struct StateDirectory {
+    path: PathBuf,
+}
+
+impl StateDirectory {
+    /// The directory at `path`, made if it is missing, refused if it is not root's alone.
+    pub(crate) fn prepare(path: &Path) -> Result<Self> {
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent)
+                .with_context(|| format!("make directory {}", parent.display()))?;
+        }
+        let state = Self {
+            path: path.to_owned(),
+        };
+        private::make_directory(path)?;
+        private::make_directory(&state.volumes())?;
+        private::make_directory(&state.locks())?;
+        Ok(state)
+    }
+
+    /// The directory at `path` if there is one.
+    pub(crate) fn find(path: &Path) -> Result<Option<Self>> {
+        if !path.exists() {
+            return Ok(None);
+        }
+        Self::prepare(path).map(Some)
+    }
+
+    fn volumes(&self) -> PathBuf {
+        self.path.join("volumes")
+    }
+
+    fn locks(&self) -> PathBuf {
+        self.path.join("locks")
+    }
+
+    pub(crate) fn volume(&self, id: &str) -> Volume {
+        Volume {
+            id: id.to_owned(),
+            directory: self.volumes().join(id),
+        }
+    }
+
+    /// Every volume that has a place here, in no order.
+    pub(crate) fn all(&self) -> Result<Vec<Volume>> {
+        let path = self.volumes();
+        let entries =
+            std::fs::read_dir(&path).with_context(|| format!("list {}", path.display()))?;
+        let mut volumes = Vec::new();
+        for entry in entries {
+            let name = entry
+                .with_context(|| format!("list {}", path.display()))?
+                .file_name();
+            volumes.extend(
+                name.to_str()
+                    .filter(|id| is_id(id))
+                    .map(|id| self.volume(id)),
+            );
+        }
+        Ok(volumes)
+    }
+
+    /// The lock of `target` itself: calls about one target come one after the other, also when they
+    /// mean different volumes.
+    pub(crate) fn lock_target(&self, target: &Target, deadline: Deadline) -> Result<TargetLock> {
+        let path = self.locks().join(target.key());
+        let lock = Lock::acquire(&path, deadline)?.context("the state directory is gone")?;
+        Ok(TargetLock { path, _lock: lock })
+    }
+}
+
+/// The held lock of a target. Its file is removed with it.
+pub(crate) struct TargetLock {
+    path: PathBuf,
+    _lock: Lock,
+}
+
+impl Drop for TargetLock {
+    fn drop(&mut self) {
+        // While the lock is held, so that nobody else's file goes; if it stays, the next call
+        // takes it.
+        let _ = private::remove(&self.path);
+    }
+}
+
+/// The identity of a volume: calls that agree in all of this share one daemon, and no others.
+/// The parts are hashed with their lengths, so that no two lists of parts look alike.
+pub(crate) fn identity(request: &MountRequest, credentials: &EffectiveCredentials) -> String {
+    let mut hash = Sha256::new();
+    let mut part = |text: &str| {
+        hash.update((text.len() as u64).to_le_bytes());
+        hash.update(text.as_bytes());
+    };
+    let location = &request.location;
+    part(location.bucket.as_str());
+    part(location.path.as_ref().map_or("", |path| path.as_str()));
+    part(location.endpoint.as_str());
+    part(if request.read_only { "ro" } else { "rw" });
+    match credentials {
+        EffectiveCredentials::Keys(pair) => {
+            part("keys");
+            pair.hash_input().into_iter().for_each(&mut part);
+        }
+        EffectiveCredentials::RamRole(role) => {
+            part("role");
+            part(role);
+        }
+    }
+    for option in &request.options {
+        part(&option.render());
+    }
+    hex(&hash.finalize())[..32].to_owned()
+}
+
+/// Whether `name` is made as the names of volumes and targets here are.
+fn is_id(name: &str) -> bool {
+    name.len() == 32 && name.bytes().all(|b| b.is_ascii_hexdigit())
+}
+
+/// One volume's place in the state directory. Everything in it is changed under its lock.
+pub(crate) struct Volume {
+    id: String,
+    directory: PathBuf,
+}
+
+impl Volume {
+    pub(crate) fn id(&self) -> &str {
+        &self.id
+    }
+
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The volume whose place is `directory`.
+    pub(crate) fn at(directory: &Path) -> Option<Self> {
+        Some(Self {
+            id: directory.file_name()?.to_str()?.to_owned(),
+            directory: directory.to_owned(),
+        })
+    }
+
+    pub(crate) fn passwd_file(&self) -> PathBuf {
+        self.directory.join("passwd")
+    }
+
+    pub(crate) fn output(&self) -> PathBuf {
+        self.directory.join("output")
+    }
+
+    pub(crate) fn staging(&self) -> PathBuf {
+        self.directory.join("staging")
+    }
+
+    fn start_file(&self) -> PathBuf {
+        self.directory.join("volume.json")
+    }
+
+    fn daemon_file(&self) -> PathBuf {
+        self.directory.join("daemon")
+    }
+
+    fn targets_directory(&self) -> PathBuf {
+        self.directory.join("targets")
+    }
+
+    fn lock_file(&self) -> PathBuf {
+        self.directory.join("lock")
+    }
+
+    /// Makes the volume's place if it is missing, and locks it.
+    pub(crate) fn lock(&self, deadline: Deadline) -> Result<Lock> {
+        loop {
+            private::make_directory(&self.directory)?;
+            // Nothing: the last user before removed the place just now.
+            if let Some(lock) = Lock::acquire(&self.lock_file(), deadline)? {
+                private::make_directory(&self.targets_directory())?;
+                return Ok(lock);
+            }
+        }
+    }
+
+    /// Locks the volume's place if it is there.
+    pub(crate) fn lock_existing(&self, deadline: Deadline) -> Result<Option<Lock>> {
+        if !self.directory.exists() {
+            return Ok(None);
+        }
+        private::check_directory(&self.directory)?;
+        Lock::acquire(&self.lock_file(), deadline)
+    }
+
+    /// Locks the volume's place if no call is busy with it.
+    pub(crate) fn try_lock(&self) -> Result<Option<Lock>> {
+        private::check_directory(&self.directory)?;
+        Lock::try_acquire(&self.lock_file())
+    }
+
+    /// Notes that `target` shows this volume.
+    pub(crate) fn register(&self, target: &Target) -> Result<()> {
+        private::write(
+            &self.targets_directory().join(target.key()),
+            target.as_str().as_bytes(),
+        )
+    }
+
+    pub(crate) fn unregister(&self, target: &Target) -> Result<()> {
+        private::remove(&self.targets_directory().join(target.key()))
+    }
+
+    /// Whether `target` is noted to show this volume.
+    pub(crate) fn is_registered(&self, target: &Target) -> bool {
+        self.targets_directory().join(target.key()).exists()
+    }
+
+    /// Whether any target is noted to show this volume.
+    pub(crate) fn is_used(&self) -> Result<bool> {
+        Ok(!self.target_files()?.is_empty())
+    }
+
+    /// The targets that are noted to show this volume.
+    pub(crate) fn targets(&self) -> Result<Vec<Target>> {
+        let mut targets = Vec::new();
+        for file in self.target_files()? {
+            // Gone meanwhile: an unmount call was quicker.
+            if let Some(text) = private::read(&file)? {
+                targets.extend(Target::parse(OsStr::new(&text)).ok());
+            }
+        }
+        Ok(targets)
+    }
+
+    fn target_files(&self) -> Result<Vec<PathBuf>> {
+        let path = self.targets_directory();
+        match std::fs::read_dir(&path) {
+            Ok(entries) => Ok(entries
+                .flatten()
+                .filter(|entry| entry.file_name().to_str().is_some_and(is_id))
+                .map(|entry| entry.path())
+                .collect()),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(e) => Err(e).with_context(|| format!("list {}", path.display())),
+        }
+    }
+
+    /// Writes down how ossfs is started.
+    pub(crate) fn write_start(&self, start: &Start) -> Result<()> {
+        let json = serde_json::to_vec(start).context("write volume.json")?;
+        private::write(&self.start_file(), &json)
+    }
+
+    pub(crate) fn read_start(&self) -> Result<Start> {
+        let path = self.start_file();
+        let text =
+            private::read(&path)?.with_context(|| format!("{} is missing", path.display()))?;
+        serde_json::from_str(&text).with_context(|| format!("read {}", path.display()))
+    }
+
+    /// Notes that `process` serves this volume.
+    pub(crate) fn write_daemon(&self, process: &ProcessId) -> Result<()> {
+        private::write(&self.daemon_file(), process.render().as_bytes())
+    }
+
+    /// The process that serves this volume, if it runs.
+    pub(crate) fn daemon(&self) -> Result<Option<Process>> {
+        match private::read(&self.daemon_file())?
+            .as_deref()
+            .and_then(ProcessId::parse)
+        {
+            Some(id) => id.open(),
+            None => Ok(None),
+        }
+    }
+
+    pub(crate) fn forget_daemon(&self) -> Result<()> {
+        private::remove(&self.daemon_file())
+    }
+
+    /// Removes the directory of targets with what a killed call left half written in it.
+    fn remove_targets_directory(&self) -> Result<()> {
+        let path = self.targets_directory();
+        for entry in std::fs::read_dir(&path).into_iter().flatten().flatten() {
+            private::remove(&entry.path())?;
+        }
+        private::remove_directory(&path)
+    }
+
+    /// Removes the volume's place, which must not be mounted on any more. Called under the lock,
+    /// which goes last.
+    pub(crate) fn remove(&self) -> Result<()> {
+        private::remove(&self.passwd_file())?;
+        for file in [self.start_file(), self.daemon_file(), self.output()] {
+            private::remove(&file)?;
+            private::remove(&file.with_extension("new"))?;
+        }
+        private::remove(&self.passwd_file().with_extension("new"))?;
+        private::remove_directory(&self.staging())?;
+        self.remove_targets_directory()?;
+        private::remove(&self.lock_file())?;
+        match std::fs::remove_dir(&self.directory) {
+            // A mount call is making its place here again already.
+            Err(e) if e.kind() == std::io::ErrorKind::DirectoryNotEmpty => Ok(()),
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                Err(e).with_context(|| format!("remove {}", self.directory.display()))
+            }
+            _ => Ok(()),
+        }
+    }
+}
