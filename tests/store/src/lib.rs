@@ -1,1 +1,34 @@
-//! Test support.
+//! An S3 server for tests and demonstrations, on loopback and in memory.
+//!
+//! It speaks the real protocol and verifies signatures, so that a real client on a real mount can
+//! be run against it. Tests reach around the protocol: they look at what is stored, at the record
+//! of requests, and inject [faults](Fault).
+//!
+//! ```
+//! let store = store::Store::start();
+//! store.add_key("ID", "secret");
+//! store.create_bucket("bucket");
+//! store.put("bucket", "directory/file", "contents");
+//! assert_eq!(store.keys("bucket"), ["directory/file"]);
+//! assert!(store.url().starts_with("http://127.0.0.1:"));
+//! ```
+
+mod access;
+mod address;
+mod body;
+mod dead;
+mod faults;
+mod list;
+mod listing;
+mod lookup;
+mod objects;
+mod record;
+mod s3;
+mod server;
+mod store;
+mod uploads;
+
+pub use dead::{DeadEnd, refusing_server, silent_server};
+pub use faults::{Fault, FaultId, GARBAGE, Rule};
+pub use record::{RECORDED, Request};
+pub use store::{Info, Store};

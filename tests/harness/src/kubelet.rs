@@ -1,0 +1,137 @@
+//! A caller of the driver that does as kubelet's FlexVolume plugin does: `exec`s it with stdin from
+//! /dev/null and one pipe for both outputs, takes all of it as one JSON object in which what is
+//! left out has kubelet's defaults, makes TARGET before a mount, and removes it with a plain rmdir
+//! after a failed mount and after an unmount (`pkg/volume/flexvolume/{driver-call,mounter}.go`).
+
+use serde_json::Value;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::Read as _;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// The status word of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    Success,
+    Failure,
+    NotSupported,
+}
+
+/// What the driver answered to one call.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    pub status: Status,
+    pub message: String,
+    pub capabilities: Option<Value>,
+    /// All that came through the pipe.
+    pub raw: String,
+}
+
+impl Answer {
+    /// Goes on if the call succeeded.
+    ///
+    /// # Panics
+    /// With the message, if it did not.
+    #[track_caller]
+    pub fn success(&self) {
+        assert_eq!(self.status, Status::Success, "{}", self.message);
+    }
+
+    /// The message of a Failure.
+    ///
+    /// # Panics
+    /// If the call did not fail.
+    #[track_caller]
+    pub fn failure(&self) -> &str {
+        assert_eq!(self.status, Status::Failure, "{}", self.raw);
+        &self.message
+    }
+}
+
+/// The caller: which driver it calls, in which environment.
+#[derive(Debug, Clone)]
+pub struct Kubelet {
+    pub driver: PathBuf,
+    pub environment: Vec<(OsString, OsString)>,
+}
+
+impl Kubelet {
+    /// Calls the driver with `args`.
+    ///
+    /// # Panics
+    /// When kubelet could not make sense of the answer, or would have leaked the arguments: more or
+    /// less than one JSON object, an unknown status, an exit status other than 0.
+    #[track_caller]
+    pub fn call<A: AsRef<OsStr>>(&self, args: &[A]) -> Answer {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        let mut command = Command::new(&self.driver);
+        command
+            .args(args)
+            .env_clear()
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .envs(self.environment.iter().cloned())
+            .stdin(Stdio::null())
+            .stdout(writer.try_clone().expect("a pipe"))
+            .stderr(writer);
+        let mut child = command.spawn().expect("start the driver");
+        // The command keeps the pipe's write ends.
+        drop(command);
+        let mut raw = Vec::new();
+        File::from(OwnedFd::from(reader))
+            .read_to_end(&mut raw)
+            .expect("read the answer");
+        let status = child.wait().expect("wait for the driver");
+        let raw = String::from_utf8(raw).expect("the answer is UTF-8");
+        assert!(status.success(), "{status}: {raw}");
+        parse(&raw)
+    }
+
+    /// Makes TARGET and mounts; after a failure TARGET is removed again, for which it must be empty.
+    #[track_caller]
+    pub fn mount(&self, target: &Path, options: &Value) -> Answer {
+        std::fs::create_dir_all(target).expect("make TARGET");
+        let answer = self.call(&[
+            OsStr::new("mount"),
+            target.as_os_str(),
+            OsStr::new(&options.to_string()),
+        ]);
+        if answer.status != Status::Success {
+            std::fs::remove_dir(target).expect("TARGET is empty after a failed mount");
+        }
+        answer
+    }
+
+    /// Unmounts; after a success TARGET is removed, for which nothing may be mounted there.
+    #[track_caller]
+    pub fn unmount(&self, target: &Path) -> Answer {
+        let answer = self.call(&[OsStr::new("unmount"), target.as_os_str()]);
+        if answer.status == Status::Success && target.exists() {
+            std::fs::remove_dir(target).expect("TARGET is empty after an unmount");
+        }
+        answer
+    }
+}
+
+fn parse(raw: &str) -> Answer {
+    let json: Value =
+        serde_json::from_str(raw).unwrap_or_else(|e| panic!("not one JSON object: {e}: {raw:?}"));
+    assert_eq!(raw.lines().count(), 1, "not one line: {raw:?}");
+    let status = match json["status"].as_str() {
+        Some("Success") => Status::Success,
+        Some("Failure") => Status::Failure,
+        Some("Not supported") => Status::NotSupported,
+        _ => panic!("no status that kubelet knows: {raw:?}"),
+    };
+    assert!(
+        json.get("capabilities") != Some(&Value::Null),
+        "this crashes kubelet: {raw:?}"
+    );
+    Answer {
+        status,
+        message: json["message"].as_str().unwrap_or_default().to_owned(),
+        capabilities: json.get("capabilities").cloned(),
+        raw: raw.to_owned(),
+    }
+}

@@ -1,0 +1,364 @@
+//! The node: directories, store, configuration, and the checks that nothing is left over.
+
+use crate::kubelet::{Answer, Kubelet};
+use crate::secrets;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Map, Value, json};
+use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use store::Store;
+use tempfile::TempDir;
+
+/// The bucket that every store here has.
+const BUCKET: &str = "docker";
+
+/// What a sandbox differs in from the usual one.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// Keys of the node configuration, over those of the sandbox.
+    pub config: Map<String, Value>,
+    /// Serve at this address, in a network namespace of the sandbox's own, under these host names.
+    pub hosts: Option<(std::net::SocketAddr, Vec<String>)>,
+}
+
+impl Settings {
+    /// Settings with these keys of the node configuration.
+    pub fn config(config: Value) -> Self {
+        match config {
+            Value::Object(config) => Self {
+                config,
+                ..Self::default()
+            },
+            _ => panic!("a node configuration is an object"),
+        }
+    }
+}
+
+/// A node for one test. It lives in its own thread, whose mount namespace it owns.
+pub struct Sandbox {
+    directory: TempDir,
+    pub store: Store,
+    pub kubelet: Kubelet,
+    /// A key pair that the store knows; no other test has it.
+    pub key_id: String,
+    pub secret: String,
+    more_secrets: RefCell<Vec<String>>,
+    answers: RefCell<Vec<String>>,
+}
+
+/// Runs `test` on a node whose driver is `driver`. Afterwards nothing may be left of the volumes:
+/// no mount, no process, no file but the log; and no secret may be anywhere.
+pub fn with_sandbox(driver: &str, test: impl FnOnce(&Sandbox) + Send) {
+    with_settings(driver, &Settings::default(), test);
+}
+
+/// `with_sandbox`, on a node with `settings`.
+pub fn with_settings(driver: &str, settings: &Settings, test: impl FnOnce(&Sandbox) + Send) {
+    let result = std::thread::scope(|scope| {
+        scope
+            .spawn(|| {
+                let sandbox = Sandbox::new(Path::new(driver), settings);
+                let result = catch_unwind(AssertUnwindSafe(|| {
+                    test(&sandbox);
+                    sandbox.assert_clean();
+                }));
+                sandbox.clean_up();
+                result
+            })
+            .join()
+    });
+    if let Err(panic) | Ok(Err(panic)) = result {
+        resume_unwind(panic);
+    }
+}
+
+impl Sandbox {
+    fn new(driver: &Path, settings: &Settings) -> Self {
+        unshare(CloneFlags::CLONE_NEWNS).expect("a mount namespace of its own: root is needed");
+        let none = None::<&str>;
+        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
+            .expect("private mounts");
+        let store = match &settings.hosts {
+            None => Store::start(),
+            Some((address, names)) => {
+                own_network();
+                hosts(names);
+                Store::start_on(*address).expect("serve at the given address")
+            }
+        };
+        let directory = tempfile::Builder::new()
+            .prefix("oss-test-")
+            .tempdir()
+            .expect("a directory");
+        let (key_id, secret) = (unique("LTAItest"), unique("sEcrEt+/"));
+        store.create_bucket(BUCKET);
+        store.add_key(&key_id, &secret);
+        let mut sandbox = Self {
+            kubelet: Kubelet {
+                driver: driver.to_owned(),
+                environment: Vec::new(),
+            },
+            directory,
+            store,
+            key_id,
+            secret,
+            more_secrets: RefCell::default(),
+            answers: RefCell::default(),
+        };
+        // As on a node with systemd, what kubelet mounts is shared with other namespaces.
+        let pods = sandbox.path("kubelet");
+        std::fs::create_dir(&pods).expect("make the kubelet directory");
+        mount(Some(&pods), &pods, none, MsFlags::MS_BIND, none)
+            .expect("bind the kubelet directory");
+        mount(none, &pods, none, MsFlags::MS_SHARED, none).expect("share the kubelet directory");
+        sandbox.write_daemon();
+        let file = sandbox.configure(&settings.config);
+        sandbox.kubelet.environment = vec![("OSS_FLEXVOLUME_CONFIG".into(), file.into())];
+        sandbox
+    }
+
+    /// Writes the node configuration with `more` keys over the usual ones, and returns its path.
+    pub fn configure(&self, more: &Map<String, Value>) -> PathBuf {
+        let mut config = json!({
+            "ossfs": self.path("ossfs"),
+            "stateDir": self.state_directory(),
+            "logFile": self.log_file(),
+            "logLevel": "debug",
+            "mountTimeoutSeconds": 20,
+            "unmountTimeoutSeconds": 20,
+        });
+        for (key, value) in more {
+            config[key] = value.clone();
+        }
+        let file = self.path("config.json");
+        std::fs::write(&file, config.to_string()).expect("write the configuration");
+        file
+    }
+
+    /// s3fs in the place of ossfs: it wants a scheme in the url, the path style for a host without
+    /// a name for each bucket, and has other words for the signature.
+    fn write_daemon(&self) {
+        self.write_script(
+            "ossfs",
+            "n=$#\n\
+             while [ $n -gt 0 ]; do\n\
+               a=$1; shift; n=$((n - 1))\n\
+               case $a in\n\
+                 url=http*) ;;\n\
+                 url=*) a=url=http://${a#url=} ;;\n\
+                 region=*) a=endpoint=${a#region=} ;;\n\
+                 sigv1) a=sigv2 ;;\n\
+               esac\n\
+               set -- \"$@\" \"$a\"\n\
+             done\n\
+             exec s3fs \"$@\" -o use_path_request_style\n",
+        );
+    }
+
+    /// Writes an executable shell script into the sandbox and returns its path.
+    pub fn write_script(&self, name: &str, body: &str) -> PathBuf {
+        use std::os::unix::fs::PermissionsExt as _;
+        let path = self.path(name);
+        std::fs::write(&path, format!("#!/bin/sh\n{body}")).expect("write a script");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))
+            .expect("make the script executable");
+        path
+    }
+
+    /// A path in the sandbox's own directory.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    pub fn state_directory(&self) -> PathBuf {
+        self.path("state")
+    }
+
+    pub fn log_file(&self) -> PathBuf {
+        self.path("log/oss.log")
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.log_file()).unwrap_or_default()
+    }
+
+    /// TARGET of the volume `volume` of the Pod `pod`.
+    pub fn target(&self, pod: &str, volume: &str) -> PathBuf {
+        self.path("kubelet/pods")
+            .join(pod)
+            .join("volumes/alicloud~oss")
+            .join(volume)
+    }
+
+    /// The options that kubelet hands over for a volume on the sandbox's store, with `more` over
+    /// them.
+    pub fn options(&self, more: Value) -> Value {
+        let mut options = json!({
+            "bucket": BUCKET,
+            "url": self.store.url(),
+            "akId": self.key_id,
+            "akSecret": self.secret,
+            "otherOpts": "-o max_stat_cache_size=0 -o allow_other",
+            "kubernetes.io/fsType": "",
+            "kubernetes.io/readwrite": "rw",
+            "kubernetes.io/pvOrVolumeName": "oss1",
+            "kubernetes.io/pod.name": "pod",
+            "kubernetes.io/pod.namespace": "default",
+            "kubernetes.io/pod.uid": "uid",
+            "kubernetes.io/serviceAccount.name": "",
+        });
+        for (key, value) in more.as_object().into_iter().flatten() {
+            options[key] = value.clone();
+        }
+        options
+    }
+
+    /// Mounts as kubelet does.
+    #[track_caller]
+    pub fn mount(&self, target: &Path, options: &Value) -> Answer {
+        self.remember(self.kubelet.mount(target, options))
+    }
+
+    /// Unmounts as kubelet does.
+    #[track_caller]
+    pub fn unmount(&self, target: &Path) -> Answer {
+        self.remember(self.kubelet.unmount(target))
+    }
+
+    fn remember(&self, answer: Answer) -> Answer {
+        self.answers.borrow_mut().push(answer.raw.clone());
+        answer
+    }
+
+    /// A second secret that may be nowhere.
+    pub fn watch_secret(&self, secret: &str) {
+        self.more_secrets.borrow_mut().push(secret.to_owned());
+    }
+
+    /// Checks that no secret is where it must not be.
+    #[track_caller]
+    pub fn assert_no_secret(&self) {
+        for secret in self.more_secrets.borrow().iter().chain([&self.secret]) {
+            let directories = [self.state_directory(), self.path("log")];
+            let directories = [directories[0].as_path(), directories[1].as_path()];
+            let leaks = secrets::leaks(secret, &directories, std::process::id());
+            assert!(leaks.is_empty(), "the secret is in {leaks:?}");
+            for answer in self.answers.borrow().iter() {
+                assert!(
+                    !answer.contains(secret),
+                    "the secret is in an answer: {answer}"
+                );
+            }
+        }
+    }
+
+    /// The daemons that serve volumes of this node.
+    pub fn daemons(&self) -> Vec<i32> {
+        let state = format!("{}/", self.state_directory().display());
+        let mut pids: Vec<i32> = std::fs::read_dir("/proc")
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+            .filter(|pid| {
+                std::fs::read_to_string(format!("/proc/{pid}/cmdline"))
+                    .is_ok_and(|line| line.contains(&state))
+            })
+            .collect();
+        pids.sort_unstable();
+        pids
+    }
+
+    /// The lines of the mount table about the sandbox's directory, but for the kubelet directory.
+    pub fn mounts(&self) -> Vec<String> {
+        let own = format!(" {}/", self.directory.path().display());
+        let kubelet = format!(" {} ", self.path("kubelet").display());
+        let table = std::fs::read_to_string("/proc/thread-self/mountinfo").expect("read mountinfo");
+        table
+            .lines()
+            .filter(|line| line.contains(&own) && !line.contains(&kubelet))
+            .map(str::to_owned)
+            .collect()
+    }
+
+    /// The key files of the node.
+    pub fn key_files(&self) -> Vec<PathBuf> {
+        let mut files = secrets::files(&self.state_directory());
+        files.retain(|file| file.file_name().is_some_and(|name| name == "passwd"));
+        files
+    }
+
+    /// Checks that nothing is left of any volume.
+    #[track_caller]
+    pub fn assert_clean(&self) {
+        self.assert_no_secret();
+        assert_eq!(self.mounts(), [] as [&str; 0], "mounts are left");
+        assert_eq!(self.daemons(), [] as [i32; 0], "processes are left");
+        let files = secrets::files(&self.state_directory());
+        assert_eq!(files, [] as [PathBuf; 0], "files are left");
+        let volumes = self.state_directory().join("volumes");
+        let left = std::fs::read_dir(volumes).into_iter().flatten().count();
+        assert_eq!(left, 0, "directories of volumes are left");
+    }
+
+    /// Ends what a test that failed has left.
+    fn clean_up(&self) {
+        for pid in self.daemons() {
+            // It may have ended meanwhile.
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+        let mut points: Vec<String> = self
+            .mounts()
+            .iter()
+            .filter_map(|line| line.split(' ').nth(4).map(str::to_owned))
+            .collect();
+        points.push(self.path("kubelet").display().to_string());
+        for point in points.iter().rev() {
+            // Under another one that is unmounted already, or twice in the list.
+            let _ = umount2(
+                point.as_str(),
+                MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW,
+            );
+        }
+    }
+}
+
+/// A text that no other test, in this process or another, has.
+fn unique(prefix: &str) -> String {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    format!("{prefix}{:08x}{count:06x}", std::process::id())
+}
+
+/// A network namespace with loopback alone.
+fn own_network() {
+    unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace");
+    let up = std::process::Command::new("ip")
+        .args(["link", "set", "lo", "up"])
+        .status()
+        .expect("run ip");
+    assert!(up.success(), "bring up loopback");
+}
+
+/// Has `names` resolve to loopback, in this mount namespace.
+fn hosts(names: &[String]) {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(
+        file.path(),
+        format!("127.0.0.1 localhost {}\n", names.join(" ")),
+    )
+    .expect("write a hosts file");
+    mount(
+        Some(file.path()),
+        "/etc/hosts",
+        None::<&str>,
+        MsFlags::MS_BIND,
+        None::<&str>,
+    )
+    .expect("bind the hosts file");
+}

@@ -1,0 +1,502 @@
+//! Buckets that are really mounted: s3fs on a real object store, called as kubelet calls.
+
+use harness::{Sandbox, Settings, with_sandbox, with_settings};
+use serde_json::json;
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+const DRIVER: &str = env!("CARGO_BIN_EXE_oss");
+
+/// A megabyte and some of bytes that do not repeat.
+fn bytes(length: usize) -> Vec<u8> {
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    (0..length)
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state.to_le_bytes()[0]
+        })
+        .collect()
+}
+
+/// The flags of the mount at `path`, as the mount table shows them.
+fn flags(node: &Sandbox, path: &Path) -> String {
+    let at = format!(" {} ", path.display());
+    let lines = node.mounts();
+    let line = lines
+        .iter()
+        .rfind(|line| line.contains(&at))
+        .expect("mounted");
+    line.split(' ').nth(5).unwrap().to_owned()
+}
+
+#[test]
+#[ignore = "needs root, /dev/fuse and s3fs"]
+fn what_is_written_is_in_the_store_and_unmount_leaves_nothing() {
+    with_sandbox(DRIVER, |node| {
+        let target = node.target("u1", "oss1");
+        node.store.put("docker", "there", "before");
+        node.mount(&target, &node.options(json!({}))).success();
+        assert_eq!(fs::read(target.join("there")).unwrap(), b"before");
+        fs::create_dir(target.join("dir")).unwrap();
+        fs::write(target.join("dir/file"), "hello").unwrap();
+        assert_eq!(
+            fs::read_to_string(target.join("dir/file")).unwrap(),
+            "hello"
+        );
+        node.assert_no_secret();
+        node.unmount(&target).success();
+        assert_eq!(
+            node.store.object("docker", "dir/file").as_deref(),
+            Some(&b"hello"[..])
+        );
+        assert!(!target.exists());
+    });
+}
+
+#[test]
+#[ignore = "needs root, /dev/fuse and s3fs"]
+fn a_large_write_right_before_unmount_is_complete() {
+    with_sandbox(DRIVER, |node| {
+        let target = node.target("u1", "oss1");
+        let content = bytes(48 << 20);
+        node.mount(&target, &node.options(json!({}))).success();
+        fs::write(target.join("large"), &content).unwrap();
+        node.unmount(&target).success();
+        assert!(
+            node.store
+                .object("docker", "large")
+                .is_some_and(|stored| stored == content)
+        );
+    });
+}
+
+#[test]
+#[ignore = "needs root, /dev/fuse and s3fs"]
+fn a_file_still_open_at_unmount_reaches_the_store_behind_it() {
+    let settings = Settings::config(json!({"unmountTimeoutSeconds": 2}));
+    with_settings(DRIVER, &settings, |node| {
+        let target = node.target("u1", "oss1");
+        node.mount(&target, &node.options(json!({}))).success();
+        let mut file = fs::File::create(target.join("late")).unwrap();
+        file.write_all(b"written").unwrap();
+        let daemons = node.daemons();
+        node.unmount(&target).success();
+        // Left to finish, not killed; its key file is gone all the same.
+        assert_eq!(node.daemons(), daemons);
+        assert_eq!(node.key_files().len(), 0);
+        assert!(
+            node.log().contains("still writes to the bucket"),
+            "{}",
+            node.log()
+        );
+        drop(file);
+        let written = node
+            .store
+            .wait_for_request(std::time::Duration::from_secs(60), |request| {
+                request.method == "PUT"
+                    && request.key.contains("late")
+                    && request.status == Some(200)
+            });
+        assert!(written);
+        wait_for_end(&daemons);
+        assert_eq!(
+            node.store.object("docker", "late").as_deref(),
+            Some(&b"written"[..])
+        );
+    });
+}
+
+/// Waits until the processes `pids` have ended.
+fn wait_for_end(pids: &[i32]) {
+    for pid in pids {
+        let pid = rustix::process::Pid::from_raw(*pid).unwrap();
+        // No such process: it has ended already.
+        if let Ok(fd) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) {
+            let mut fds = [nix::poll::PollFd::new(
+                std::os::fd::AsFd::as_fd(&fd),
+                nix::poll::PollFlags::POLLIN,
+            )];
+            nix::poll::poll(&mut fds, nix::poll::PollTimeout::NONE).unwrap();
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs root, /dev/fuse and s3fs"]
+fn mount_and_unmount_may_be_called_twice() {
+    with_sandbox(DRIVER, |node| {
+        let target = node.target("u1", "oss1");
+        let options = node.options(json!({}));
+        node.mount(&target, &options).success();
+        let (mounts, daemons) = (node.mounts(), node.daemons());
+        node.mount(&target, &options).success();
+        assert_eq!((node.mounts(), node.daemons()), (mounts, daemons));
+        node.unmount(&target).success();
+        node.unmount(&target).success();
+        fs::create_dir_all(&target).unwrap();
+        node.unmount(&target).success();
+    });
+}
+
+#[test]
+#[ignore = "needs root, /dev/fuse and s3fs"]
+fn pods_with_the_same_volume_share_a_daemon_until_the_last_one_goes() {
+    with_sandbox(DRIVER, |node| {
+        let targets: Vec<_> = (0..4)
+            .map(|n| node.target(&format!("u{n}"), "pv-oss"))
+            .collect();
+        for target in &targets {
+            node.mount(target, &node.options(json!({}))).success();
+        }
+        assert_eq!(node.daemons().len(), 1);
+        for (n, target) in targets.iter().enumerate() {
+            fs::write(target.join(format!("f{n}")), "x").unwrap();
+            node.unmount(target).success();
+        }
+        assert_eq!(node.store.keys("docker"), ["f0", "f1", "f2", "f3"]);
+    });
+}
+
+#[test]
+#[ignore = "needs root, /dev/fuse and s3fs"]
+fn two_key_pairs_on_one_bucket_are_two_volumes() {
+    with_sandbox(DRIVER, |node| {
+        node.store.create_bucket("other");
+        node.store.add_key("otherkey", "sEcrEtOfTheOtherTenant");
+        node.watch_secret("sEcrEtOfTheOtherTenant");
+        let (one, two) = (node.target("u1", "a"), node.target("u2", "b"));
+        node.mount(&one, &node.options(json!({}))).success();
+        let other = json!({"akId": "otherkey", "akSecret": "sEcrEtOfTheOtherTenant"});
+        node.mount(&two, &node.options(other)).success();
+        node.assert_no_secret();
+        assert_eq!(node.daemons().len(), 2);
+        assert_eq!(node.key_files().len(), 2);
+        node.store.clear_requests();
+        fs::write(two.join("by-two"), "x").unwrap();
+        let users: Vec<_> = node
+            .store
+            .requests()
+            .iter()
+            .map(|r| r.key_id.clone())
+            .collect();
+        assert!(
+            !users.is_empty() && users.iter().all(|user| user == "otherkey"),
+            "{users:?}"
+        );
+        assert_eq!(fs::read(one.join("by-two")).unwrap(), b"x");
+        node.unmount(&one).success();
+        assert_eq!(fs::read(two.join("by-two")).unwrap(), b"x");
+        node.unmount(&two).success();
+    });
+}
+
+#[test]
+#[ignore = "needs root, /dev/fuse and s3fs"]
+fn twenty_mounts_and_unmounts_at_once() {
+    with_sandbox(DRIVER, |node| {
+        // Four Pods on each of five volumes, and each of them its own.
+        let calls: Vec<_> = (0..20)
+            .map(|n| {
+                let path = format!("/dir{}", n % 5);
+                node.store.put("docker", &format!("{}/", &path[1..]), "");
+                let options = node.options(json!({"path": path}));
+                (node.target(&format!("u{n}"), "v"), options)
+            })
+            .collect();
+        let kubelet = &node.kubelet;
+        for _ in 0..2 {
+            std::thread::scope(|scope| {
+                for (n, (target, options)) in calls.iter().enumerate() {
+                    scope.spawn(move || {
+                        kubelet.mount(target, options).success();
+                        fs::write(target.join(format!("f{n}")), n.to_string()).unwrap();
+                    });
+                }
+            });
+            assert_eq!(node.daemons().len(), 5);
+            node.assert_no_secret();
+            std::thread::scope(|scope| {
+                for (target, _) in &calls {
+                    scope.spawn(move || kubelet.unmount(target).success());
+                }
+            });
+            for n in 0..20 {
+                let key = format!("dir{}/f{n}", n % 5);
+                assert_eq!(
+                    node.store.object("docker", &key),
+                    Some(n.to_string().into_bytes())
+                );
+            }
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs root, /dev/fuse and s3fs"]
+fn mounting_and_unmounting_one_volume_by_turns_at_once() {
+    with_sandbox(DRIVER, |node| {
+        let options = node.options(json!({}));
+        let kubelet = &node.kubelet;
+        std::thread::scope(|scope| {
+            for n in 0..8 {
+                let (target, options) = (node.target(&format!("u{n}"), "v"), &options);
+                scope.spawn(move || {
+                    for round in 0..5 {
+                        kubelet.mount(&target, options).success();
+                        fs::write(target.join(format!("f{n}")), round.to_string()).unwrap();
+                        kubelet.unmount(&target).success();
+                    }
+                });
+            }
+        });
+        for n in 0..8 {
+            assert_eq!(
+                node.store.object("docker", &format!("f{n}")),
+                Some(b"4".to_vec())
+            );
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs root, /dev/fuse and s3fs"]
+fn read_only_at_ossfs_and_at_the_bind() {
+    with_sandbox(DRIVER, |node| {
+        let (read_only, writable) = (node.target("u1", "a"), node.target("u2", "b"));
+        node.store.put("docker", "there", "x");
+        node.mount(
+            &read_only,
+            &node.options(json!({"kubernetes.io/readwrite": "ro"})),
+        )
+        .success();
+        node.mount(&writable, &node.options(json!({}))).success();
+        assert_eq!(node.daemons().len(), 2);
+        assert_eq!(fs::read(read_only.join("there")).unwrap(), b"x");
+        let error = fs::write(read_only.join("new"), "x").unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
+        fs::write(writable.join("new"), "x").unwrap();
+        assert!(flags(node, &read_only).starts_with("ro,nosuid,nodev"));
+        assert!(flags(node, &writable).starts_with("rw,nosuid,nodev"));
+        let super_options: Vec<_> = node
+            .mounts()
+            .iter()
+            .map(|line| line.split(' ').next_back().unwrap()[..2].to_owned())
+            .collect();
+        assert_eq!(
+            super_options.iter().filter(|o| *o == "ro").count(),
+            2,
+            "{super_options:?}"
+        );
+        node.unmount(&read_only).success();
+        node.unmount(&writable).success();
+    });
+}
+
+#[test]
+#[ignore = "needs root, /dev/fuse and s3fs"]
+fn a_sub_directory_is_the_root_of_its_volume() {
+    with_sandbox(DRIVER, |node| {
+        let target = node.target("u1", "v");
+        node.store.put("docker", "a b/", "");
+        node.store.put("docker", "a b/in", "x");
+        node.store.put("docker", "out", "y");
+        node.mount(&target, &node.options(json!({"path": "/a b/"})))
+            .success();
+        let names: Vec<_> = fs::read_dir(&target)
+            .unwrap()
+            .map(|e| e.unwrap().file_name())
+            .collect();
+        assert_eq!(names, ["in"]);
+        node.unmount(&target).success();
+    });
+}
+
+#[test]
+#[ignore = "needs root, /dev/fuse and s3fs"]
+fn fs_group_and_identity_options_decide_who_owns_the_files() {
+    with_sandbox(DRIVER, |node| {
+        let target = node.target("u1", "v");
+        node.store.put("docker", "file", "x");
+        for (more, uid, gid, mode) in [
+            (
+                json!({"kubernetes.io/mounterArgs.FsGroup": "2000"}),
+                0,
+                2000,
+                0o770,
+            ),
+            (
+                json!({"kubernetes.io/fsGroup": "2000", "otherOpts": "-o gid=3000,umask=0027"}),
+                0,
+                3000,
+                0o750,
+            ),
+            (
+                json!({"otherOpts": "-ouid=1000 -ogid=1001 -oumask=0077"}),
+                1000,
+                1001,
+                0o700,
+            ),
+        ] {
+            node.store.clear_requests();
+            node.mount(&target, &node.options(more)).success();
+            let meta = fs::metadata(target.join("file")).unwrap();
+            assert_eq!(
+                (meta.uid(), meta.gid(), meta.mode() & 0o777),
+                (uid, gid, mode)
+            );
+            // fsGroup in no time: nothing in the bucket is changed.
+            assert!(node.store.requests().iter().all(|r| r.method != "PUT"));
+            node.unmount(&target).success();
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs root, /dev/fuse and s3fs"]
+fn a_secret_wins_over_the_options_and_may_end_in_a_newline() {
+    use base64::Engine as _;
+    with_sandbox(DRIVER, |node| {
+        let target = node.target("u1", "v");
+        let encode = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
+        let secret = encode(&format!("{}\n", node.secret));
+        node.watch_secret(&secret);
+        let options = node.options(json!({
+            "akId": "other", "akSecret": "other",
+            "kubernetes.io/secret/AccessKeyId": encode(&node.key_id),
+            "kubernetes.io/secret/accesskeysecret": secret,
+        }));
+        node.mount(&target, &options).success();
+        node.assert_no_secret();
+        node.unmount(&target).success();
+    });
+}
+
+#[test]
+#[ignore = "needs root, /dev/fuse and s3fs"]
+fn the_node_key_pair_serves_the_buckets_that_the_configuration_lists() {
+    with_sandbox(DRIVER, |node| {
+        let (id, secret) = (node.path("akId"), node.path("akSecret"));
+        fs::write(&id, format!("{}\n", node.key_id)).unwrap();
+        fs::write(&secret, format!("{}\n", node.secret)).unwrap();
+        let target = node.target("u1", "v");
+        let options = node.options(json!({"akId": "", "akSecret": ""}));
+        let message = node.mount(&target, &options).failure().to_owned();
+        assert!(
+            message.contains("set akId and akSecret, or a secretRef"),
+            "{message}"
+        );
+        for (buckets, allowed) in [(json!(["other"]), false), (json!(["docker"]), true)] {
+            let config = json!({"nodeCredentials": {"akIdFile": id, "akSecretFile": secret, "buckets": buckets}});
+            node.configure(config.as_object().unwrap());
+            let answer = node.mount(&target, &options);
+            assert_eq!(answer.message.is_empty(), allowed, "{}", answer.message);
+        }
+        node.unmount(&target).success();
+    });
+}
+
+#[test]
+#[ignore = "needs root, /dev/fuse and s3fs"]
+fn a_mount_asks_as_little_of_a_full_bucket_as_of_an_empty_one() {
+    with_sandbox(DRIVER, |node| {
+        let target = node.target("u1", "v");
+        let options = node.options(json!({}));
+        let mut counts = Vec::new();
+        for objects in [0, 5000] {
+            for n in 0..objects {
+                node.store.put("docker", &format!("object{n}"), "x");
+            }
+            node.store.clear_requests();
+            node.mount(&target, &options).success();
+            counts.push(node.store.requests().len());
+            node.unmount(&target).success();
+        }
+        assert_eq!(
+            counts[0], counts[1],
+            "requests for an empty and for a full bucket"
+        );
+        node.mount(&target, &options).success();
+        assert_eq!(fs::read_dir(&target).unwrap().count(), 5000);
+        node.unmount(&target).success();
+    });
+}
+
+#[test]
+#[ignore = "needs root, /dev/fuse and s3fs"]
+fn the_options_of_the_node_stand_before_those_of_the_volume() {
+    let settings = Settings::config(json!({"defaultOptions": ["uid=7", "umask=0022"]}));
+    with_settings(DRIVER, &settings, |node| {
+        let target = node.target("u1", "v");
+        node.store.put("docker", "file", "x");
+        node.mount(&target, &node.options(json!({"otherOpts": "-o uid=8"})))
+            .success();
+        let meta = fs::metadata(target.join("file")).unwrap();
+        assert_eq!((meta.uid(), meta.mode() & 0o777), (8, 0o755));
+        node.unmount(&target).success();
+    });
+}
+
+#[test]
+#[ignore = "needs root, /dev/fuse and s3fs"]
+fn version_four_signatures_carry_the_region() {
+    with_sandbox(DRIVER, |node| {
+        let target = node.target("u1", "v");
+        let options = node.options(json!({"sigVersion": "v4", "region": "us-east-1"}));
+        node.mount(&target, &options).success();
+        node.unmount(&target).success();
+    });
+}
+
+#[test]
+#[ignore = "needs root, /dev/fuse and s3fs"]
+fn a_daemon_has_a_session_and_an_environment_of_its_own_and_nothing_inherited() {
+    with_sandbox(DRIVER, |node| {
+        let target = node.target("u1", "v");
+        let mut kubelet = node.kubelet.clone();
+        kubelet
+            .environment
+            .push(("AWS_ACCESS_KEY_ID".into(), "x".into()));
+        kubelet.mount(&target, &node.options(json!({}))).success();
+        let pid = node.daemons()[0];
+        let environment = fs::read_to_string(format!("/proc/{pid}/environ")).unwrap();
+        assert!(
+            environment.starts_with("PATH=") && environment.matches('=').count() <= 3,
+            "{environment:?}"
+        );
+        assert!(!environment.contains("AWS"), "{environment:?}");
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        let session = stat
+            .rsplit_once(") ")
+            .unwrap()
+            .1
+            .split(' ')
+            .nth(3)
+            .unwrap()
+            .to_owned();
+        assert_eq!(session, pid.to_string());
+        let limits = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+        let core = limits.lines().find(|l| l.starts_with("Max core")).unwrap();
+        assert_eq!(core.split_whitespace().nth(4), Some("0"), "{core}");
+        for fd in fs::read_dir(format!("/proc/{pid}/fd")).unwrap() {
+            let link = fs::read_link(fd.unwrap().path()).unwrap();
+            let link = link.to_string_lossy();
+            let own = [
+                "/dev/null",
+                "/dev/fuse",
+                "output",
+                "socket:",
+                "eventpoll",
+                "eventfd",
+                "/dev/urandom",
+                "/etc/mime.types",
+            ];
+            assert!(own.iter().any(|known| link.contains(known)), "{link}");
+            assert!(!link.starts_with("pipe:"), "{link}");
+        }
+        node.unmount(&target).success();
+    });
+}

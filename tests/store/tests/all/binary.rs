@@ -1,0 +1,81 @@
+//! The store as a process of its own.
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Command, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::client::Client;
+
+const STORE: &str = env!("CARGO_BIN_EXE_s3-store");
+
+#[test]
+fn serves_until_it_is_told_to_end() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let mut child = Command::new(STORE)
+            .args([
+                "--bucket",
+                "one",
+                "--bucket",
+                "two",
+                "--key",
+                "ID:secret",
+                "--log",
+            ])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        let address = line
+            .trim_end()
+            .strip_prefix("http://")
+            .unwrap()
+            .parse()
+            .unwrap();
+        let client = Client::at(address, "ID", "secret");
+        assert_eq!(client.put("/two/file", b"hello").status, 200);
+        assert_eq!(client.get("/two/file").body, b"hello");
+        assert_eq!(client.head("/one/file").status, 404);
+
+        kill(Pid::from_raw(child.id().try_into().unwrap()), signal).unwrap();
+        let mut log = String::new();
+        child
+            .stderr
+            .take()
+            .unwrap()
+            .read_to_string(&mut log)
+            .unwrap();
+        assert_eq!(
+            log,
+            "PUT /two/file ID 200\nGET /two/file ID 200\nHEAD /one/file ID 404\n"
+        );
+        assert!(child.wait().unwrap().success());
+    }
+}
+
+#[test]
+fn says_what_is_wrong_with_its_arguments() {
+    for (arguments, text) in [
+        (
+            ["--bucket", "one"].as_slice(),
+            "at least one bucket and one key",
+        ),
+        (&["--bucket"], "--bucket needs a value"),
+        (&["--key", "ID"], "--key needs ID:SECRET"),
+        (&["--listen", "nowhere"], "not an address: nowhere"),
+        (&["--what"], "unknown argument: --what"),
+    ] {
+        let output = Command::new(STORE).args(arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(
+            stderr.contains(text) && stderr.contains("usage: s3-store"),
+            "{stderr}"
+        );
+    }
+}
