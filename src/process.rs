@@ -8,6 +8,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rustix::process::{PidfdFlags, pidfd_open, pidfd_send_signal};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::process::Child;
 use std::time::Duration;
 
 /// How often to look whether a process has ended, on kernels without pidfds: they have no event.
@@ -34,18 +35,6 @@ impl ProcessId {
         })
     }
 
-    /// The process of `pid` as it runs now; nothing if there is none.
-    pub(crate) fn of(pid: i32) -> Result<Option<Self>> {
-        let Some((started, _)) = stat(pid) else {
-            return Ok(None);
-        };
-        Ok(Some(Self {
-            pid,
-            started,
-            boot: boot_id()?,
-        }))
-    }
-
     /// One line of text that `parse` takes back.
     pub(crate) fn render(&self) -> String {
         format!("{} {} {}\n", self.pid, self.started, self.boot)
@@ -63,18 +52,19 @@ impl ProcessId {
     /// The process if it is still running; nothing once it has ended, also if it has not been
     /// waited for by its parent yet.
     pub(crate) fn open(&self) -> Result<Option<Process>> {
-        let pidfd = Pid::from_raw(self.pid)
-            .as_raw()
-            .try_into()
-            .ok()
-            .and_then(rustix::process::Pid::from_raw)
+        // Looked at behind the opening: a later process of the same number is not taken for it.
+        let process = self.clone().attach();
+        Ok(process.is_running()?.then_some(process))
+    }
+
+    fn attach(self) -> Process {
+        let pidfd = rustix::process::Pid::from_raw(self.pid)
             .map(|pid| pidfd_open(pid, PidfdFlags::empty()));
-        let process = Process {
-            id: self.clone(),
+        Process {
+            id: self,
             // Without pidfds (or without the process) /proc tells.
             pidfd: pidfd.and_then(Result::ok),
-        };
-        Ok(process.is_running()?.then_some(process))
+        }
     }
 }
 
@@ -85,6 +75,14 @@ pub(crate) struct Process {
 }
 
 impl Process {
+    /// The process of a child that has not been waited for; it may have ended already.
+    pub(crate) fn of_child(child: &Child) -> Result<Self> {
+        let pid = child.id().cast_signed();
+        let (started, _) = stat(pid).with_context(|| format!("read /proc/{pid}/stat"))?;
+        let boot = boot_id()?;
+        Ok(ProcessId { pid, started, boot }.attach())
+    }
+
     pub(crate) fn pid(&self) -> i32 {
         self.id.pid
     }
@@ -169,7 +167,11 @@ pub(crate) fn with_argument(argument: &str) -> Vec<ProcessId> {
                     .any(|word| word == argument.as_bytes())
             })
         })
-        .filter_map(|pid| ProcessId::of(pid).ok().flatten())
+        .filter_map(|pid| {
+            let (started, _) = stat(pid)?;
+            let boot = boot_id().ok()?;
+            Some(ProcessId { pid, started, boot })
+        })
         .collect()
 }
 
@@ -192,7 +194,7 @@ pub(crate) fn close_inherited() -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::{ProcessId, parse_stat, with_argument};
+    use super::{Process, ProcessId, parse_stat, with_argument};
     use crate::deadline::Deadline;
     use std::process::Command;
     use std::time::Duration;
@@ -234,14 +236,14 @@ mod tests {
     #[test]
     fn waits_for_the_end_of_a_process() {
         let mut child = Command::new("sleep").arg("86399.75").spawn().unwrap();
-        let id = ProcessId::of(child.id().cast_signed()).unwrap().unwrap();
-        let process = id.open().unwrap().unwrap();
+        let process = Process::of_child(&child).unwrap();
+        let id = process.id.clone();
         assert!(
             !process
                 .wait(Deadline::after(Duration::from_millis(10)))
                 .unwrap()
         );
-        assert_eq!(with_argument("86399.75"), [id.clone()]);
+        assert_eq!(with_argument("86399.75"), std::slice::from_ref(&id));
         process.kill();
         assert!(
             process

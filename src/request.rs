@@ -225,7 +225,7 @@ fn credentials(
                 "is not the name of a RAM role: letters, digits and \"-\" are expected",
             ));
         }
-        if !node.is_some_and(|node| node.ram_role.as_deref() == Some(role)) {
+        if node.is_none_or(|node| node.ram_role.as_deref() != Some(role)) {
             return Err(Refusal::of_value(
                 "ramRole",
                 role,

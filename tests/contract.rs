@@ -1,6 +1,8 @@
 //! What kubelet requires of every answer, for every argv there is. No root is needed: nothing here
 //! gets as far as a mount.
 
+#![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
+
 use harness::{Answer, Kubelet, Status};
 use serde_json::json;
 use std::ffi::{OsStr, OsString};

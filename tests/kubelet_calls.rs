@@ -1,6 +1,8 @@
 //! Every call that was recorded of a real kubelet, replayed as it was: with its options, against a
 //! store that answers at the endpoints they name. Only TARGET's kubelet root is another.
 
+#![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
+
 use harness::{Settings, Status, with_settings};
 use serde_json::Value;
 use std::path::Path;

@@ -1,5 +1,7 @@
 //! Buckets that are really mounted: s3fs on a real object store, called as kubelet calls.
 
+#![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
+
 use harness::{Sandbox, Settings, with_sandbox, with_settings};
 use serde_json::json;
 use std::fs;

@@ -190,6 +190,11 @@ fn is_empty(path: &Path) -> Result<bool> {
 /// Shows the volume at its target.
 fn show(volume: &Volume, target: &Directory) -> Result<()> {
     let staging = Directory::open(&volume.staging())?.context("the staging directory is gone")?;
+    // Checked on what is open: should ossfs end right here, the bind fails, and never shows the
+    // plain directory, where a Pod would write to the node's disk.
+    if !staging.is_mount_point()? {
+        bail!("ossfs has ended right behind its start");
+    }
     mounts::bind(&staging, target)
 }
 

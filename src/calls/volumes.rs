@@ -10,10 +10,10 @@ use crate::mounts::directory::{self, Directory};
 use crate::ossfs::launch::{self, Start};
 use crate::ossfs::ready::Starting;
 use crate::private;
-use crate::process::ProcessId;
+use crate::process::Process;
 use crate::target::Target;
 use crate::volume::{StateDirectory, Volume};
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use nix::mount::MsFlags;
 use nix::sys::statvfs::FsFlags;
 use std::time::{Duration, Instant};
@@ -59,11 +59,7 @@ pub(super) fn serve(
             let output = private::create(&volume.output())?;
             log::debug!("{} {:?}", start.program.display(), start.arguments);
             let child = launch::spawn(volume, &output, lock)?;
-            let process =
-                ProcessId::of(child.id().cast_signed())?.and_then(|id| id.open().transpose());
-            let Some(process) = process.transpose()? else {
-                bail!("ossfs has ended at once{}", said(volume));
-            };
+            let process = Process::of_child(&child)?;
             Starting {
                 volume,
                 process,
@@ -209,10 +205,4 @@ fn clear(volume: &Volume, deadline: Deadline) -> Result<()> {
         child::unmount(&volume.staging(), deadline.half())?;
     }
     private::remove(&volume.output())
-}
-
-fn said(volume: &Volume) -> String {
-    crate::ossfs::words::explain(&crate::ossfs::words::last_of(&volume.output()))
-        .map(|words| format!(": {words}"))
-        .unwrap_or_default()
 }

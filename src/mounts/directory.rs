@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::Mode;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
 const OPEN: OFlag = OFlag::O_PATH
@@ -73,6 +73,12 @@ impl Directory {
             .lines()
             .find_map(|line| line.strip_prefix("mnt_id:"))
             .and_then(|id| id.trim().parse().ok()))
+    }
+}
+
+impl AsFd for Directory {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 }
 

@@ -46,9 +46,7 @@ impl MountTable {
     /// is mounted on.
     pub(crate) fn top(&self, path: &Path) -> Option<&Mount> {
         let layers = || self.0.iter().filter(|m| m.mount_point == path);
-        layers()
-            .filter(|m| !layers().any(|other| other.parent == m.id && other.id != m.id))
-            .last()
+        layers().rfind(|m| !layers().any(|other| other.parent == m.id && other.id != m.id))
     }
 
     /// The mount points below `directory`, itself apart, deepest and latest first: the order in

@@ -9,14 +9,14 @@ use crate::volume::Volume;
 use anyhow::{Context as _, Result, bail};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::{dup, setsid};
+use nix::unistd::{dup, execve, setsid};
 use serde::{Deserialize, Serialize};
 use std::convert::Infallible;
+use std::ffi::CString;
 use std::fs::File;
 use std::os::fd::AsFd as _;
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::Child;
 
 /// The slice of every daemon under systemd.
 const SLICE: &str = "alicloud-oss.slice";
@@ -103,26 +103,33 @@ pub(crate) fn become_daemon(directory: &Path) -> Result<Infallible> {
     let _ = std::fs::write("/proc/self/oom_score_adj", "0");
     volume.write_daemon(&ProcessId::own()?)?;
     process::close_inherited()?;
-    let error = command(&start, volume.id()).exec();
-    Err(error).with_context(|| format!("run {}", start.program.display()))
+    let arguments = exec_arguments(&start, volume.id())?;
+    let environment = [c_string(&format!("PATH={PATH}"))?];
+    // execve(2) itself: execvp(3) would hand a file that is no program to a shell.
+    execve(&arguments[0], &arguments, &environment)
+        .with_context(|| format!("run {}", arguments[0].to_string_lossy()))
 }
 
-fn command(start: &Start, id: &str) -> Command {
-    let mut command = match &start.systemd_run {
-        Some(systemd_run) => {
-            let mut command = Command::new(systemd_run);
-            // A scope of the same name may still be ending.
-            let unit = format!("alicloud-oss-{id}-{}.scope", std::process::id());
-            command
-                .arg("--scope")
-                .arg(format!("--slice={SLICE}"))
-                .arg(format!("--unit={unit}"))
-                .arg("--")
-                .arg(&start.program);
-            command
-        }
-        None => Command::new(&start.program),
-    };
-    command.args(&start.arguments).env_clear().env("PATH", PATH);
-    command
+/// The whole command line that the daemon is started with, the program's path first.
+fn exec_arguments(start: &Start, id: &str) -> Result<Vec<CString>> {
+    let program = start.program.to_string_lossy();
+    let mut words = Vec::new();
+    if let Some(systemd_run) = &start.systemd_run {
+        words.push(c_string(&systemd_run.to_string_lossy())?);
+        words.push(c_string("--scope")?);
+        words.push(c_string(&format!("--slice={SLICE}"))?);
+        // A scope of the same name may still be ending.
+        let pid = std::process::id();
+        words.push(c_string(&format!("--unit=alicloud-oss-{id}-{pid}.scope"))?);
+        words.push(c_string("--")?);
+    }
+    words.push(c_string(&program)?);
+    for argument in &start.arguments {
+        words.push(c_string(argument)?);
+    }
+    Ok(words)
+}
+
+fn c_string(text: &str) -> Result<CString> {
+    CString::new(text).with_context(|| format!("{text:?} has a NUL byte"))
 }

@@ -3,10 +3,13 @@
 
 use crate::child;
 use crate::deadline::Deadline;
+use crate::mounts::directory::Directory;
 use anyhow::{Context as _, Result};
 use nix::errno::Errno;
-use nix::sys::stat::lstat;
-use nix::sys::statvfs::{FsFlags, statvfs};
+use nix::fcntl::AtFlags;
+use nix::sys::stat::fstatat;
+use nix::sys::statfs::{FUSE_SUPER_MAGIC, fstatfs};
+use nix::sys::statvfs::FsFlags;
 use std::path::Path;
 
 /// What a probe found.
@@ -33,12 +36,20 @@ pub(crate) fn health(directory: &Path, deadline: Deadline) -> Result<Health> {
 /// start is over, and then for one name that nobody has, which it asks the store for. Never a
 /// listing: ossfs would ask for every object of the directory first.
 pub(crate) fn ask(directory: &Path) -> Result<String> {
-    let statistics = match statvfs(directory) {
+    // Opened once, for it may be unmounted meanwhile: then the directory below would answer.
+    let Some(directory) = Directory::open(directory)? else {
+        return Ok("gone".to_owned());
+    };
+    let statistics = match fstatfs(&directory) {
+        Ok(statistics) if statistics.filesystem_type() != FUSE_SUPER_MAGIC => {
+            return Ok("gone".to_owned());
+        }
         Ok(statistics) => statistics,
         Err(e) => return Ok(format!("statfs {}", e as i32)),
     };
     let name = std::fs::read_to_string("/proc/sys/kernel/random/uuid").context("make a name")?;
-    let found = match lstat(&directory.join(format!(".{}", name.trim()))) {
+    let name = format!(".{}", name.trim());
+    let found = match fstatat(&directory, name.as_str(), AtFlags::AT_SYMLINK_NOFOLLOW) {
         // Denied is an answer of the store, too: who may only write a prefix gets it.
         Err(Errno::ENOENT | Errno::EACCES | Errno::EPERM) => {
             format!("serving {}", statistics.flags().bits())
@@ -53,6 +64,7 @@ fn parse(answer: &str) -> Health {
     let (what, number) = answer.split_once(' ').unwrap_or((answer, ""));
     let errno = || Errno::from_raw(number.parse().unwrap_or(0));
     match what {
+        "gone" => Health::Dead,
         "serving" => Health::Serving(FsFlags::from_bits_truncate(number.parse().unwrap_or(0))),
         "statfs" | "lookup" if errno() == Errno::ENOTCONN => Health::Dead,
         // The connection broke while the question was under way.
@@ -72,12 +84,13 @@ mod tests {
     use nix::sys::statvfs::FsFlags;
 
     #[test]
-    fn a_directory_that_answers_is_serving() {
+    fn a_directory_where_nothing_is_mounted_is_dead() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(matches!(
-            parse(&ask(dir.path()).unwrap()),
-            Health::Serving(_)
-        ));
+        assert_eq!(parse(&ask(dir.path()).unwrap()), Health::Dead);
+        assert_eq!(
+            parse(&ask(&dir.path().join("missing")).unwrap()),
+            Health::Dead
+        );
     }
 
     #[test]

@@ -41,9 +41,9 @@ impl Starting<'_> {
             }
             Health::Unusable(how) => bail!("ossfs mounted the bucket, but {how}{}", self.hint()),
             Health::Silent => bail!(
-                "ossfs mounted the bucket, but has not answered within {}{}",
+                "the store has not answered ossfs within {}{}",
                 self.elapsed(),
-                self.hint()
+                self.hint_or_url()
             ),
         }
     }
@@ -62,7 +62,7 @@ impl Starting<'_> {
                 bail!(
                     "ossfs has not mounted the bucket within {}{}",
                     self.elapsed(),
-                    self.hint()
+                    self.hint_or_url()
                 );
             }
             // A change of the mount table is an exceptional condition (proc_pid_mounts(5)).
@@ -94,6 +94,14 @@ impl Starting<'_> {
         words::explain(&words::last_of(&self.volume.output()))
             .map(|hint| format!(": {hint}"))
             .unwrap_or_default()
+    }
+
+    /// ossfs retries in silence for minutes where an endpoint does not answer.
+    fn hint_or_url(&self) -> String {
+        match self.hint() {
+            hint if hint.is_empty() => ": check url, and that this node reaches it".to_owned(),
+            hint => hint,
+        }
     }
 
     fn elapsed(&self) -> String {

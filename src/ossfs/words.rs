@@ -6,12 +6,14 @@ use std::path::Path;
 
 /// The most of a daemon's words that an answer repeats, in characters.
 const MAX_WORDS: usize = 300;
-/// Lines that are no reason: notices, and systemd-run's own.
-const NOISE: [&str; 4] = [
+/// Lines that are no reason: what ossfs does rather than what goes wrong, and systemd-run's own.
+const NOISE: [&str; 6] = [
+    "[INF] ",
+    "[DBG] ",
     "Running scope as unit",
     "Running as unit",
     "signature V1",
-    "s3fs_init: init",
+    "retry to connect by signature",
 ];
 /// A part of ossfs's words, without regard to case, and what to do about it. The first that fits
 /// counts.
@@ -33,7 +35,7 @@ const HINTS: &[(&str, &str)] = &[
         "the key pair may not use this bucket: check its permissions",
     ),
     (
-        "bucket not found",
+        "not found",
         "check bucket and url: a bucket lives at one endpoint",
     ),
     (
@@ -94,8 +96,9 @@ pub(crate) fn last_of(output: &Path) -> String {
 pub(crate) fn explain(output: &str) -> Option<String> {
     let lines: Vec<&str> = output
         .lines()
+        .filter(|line| !NOISE.iter().any(|noise| line.contains(noise)))
         .map(|line| message(line.trim()))
-        .filter(|line| !line.is_empty() && !NOISE.iter().any(|noise| line.contains(noise)))
+        .filter(|line| !line.is_empty())
         .collect();
     let hint = |line: &str| {
         let line = line.to_lowercase();
@@ -118,7 +121,7 @@ pub(crate) fn explain(output: &str) -> Option<String> {
 
 /// The line without what a logger puts before it: `TIME [ERR] file.cpp:function(123): `.
 fn message(line: &str) -> &str {
-    let behind_level = ["[CRT] ", "[ERR] ", "[WAN] ", "[INF] ", "[DBG] "]
+    let behind_level = ["[CRT] ", "[ERR] ", "[WAN] "]
         .iter()
         .find_map(|level| line.split_once(level))
         .map_or(line, |(_, rest)| rest);
@@ -151,7 +154,10 @@ mod tests {
                     "bucket not found - result of checking service. (check bucket and url: a bucket lives at one endpoint)",
                 ),
             ),
-            ("one\nsomething else\n", Some("something else")),
+            (
+                "one\nsomething else\n[INF] curl.cpp:Init(1): loaded\n",
+                Some("something else"),
+            ),
         ] {
             assert_eq!(explain(output).as_deref(), expected, "{output}");
         }

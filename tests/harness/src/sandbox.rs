@@ -259,7 +259,14 @@ impl Sandbox {
 
     /// The daemons that serve volumes of this node.
     pub fn daemons(&self) -> Vec<i32> {
-        let state = format!("{}/", self.state_directory().display());
+        self.processes(&format!(
+            "passwd_file={}/",
+            self.state_directory().display()
+        ))
+    }
+
+    /// The processes that have `text` in their arguments.
+    fn processes(&self, text: &str) -> Vec<i32> {
         let mut pids: Vec<i32> = std::fs::read_dir("/proc")
             .into_iter()
             .flatten()
@@ -267,7 +274,7 @@ impl Sandbox {
             .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
             .filter(|pid| {
                 std::fs::read_to_string(format!("/proc/{pid}/cmdline"))
-                    .is_ok_and(|line| line.contains(&state))
+                    .is_ok_and(|line| line.contains(text))
             })
             .collect();
         pids.sort_unstable();
@@ -298,7 +305,9 @@ impl Sandbox {
     pub fn assert_clean(&self) {
         self.assert_no_secret();
         assert_eq!(self.mounts(), [] as [&str; 0], "mounts are left");
-        assert_eq!(self.daemons(), [] as [i32; 0], "processes are left");
+        let state = self.state_directory();
+        let processes = self.processes(&state.display().to_string());
+        assert_eq!(processes, [] as [i32; 0], "processes are left");
         let files = secrets::files(&self.state_directory());
         assert_eq!(files, [] as [PathBuf; 0], "files are left");
         let volumes = self.state_directory().join("volumes");
@@ -308,7 +317,7 @@ impl Sandbox {
 
     /// Ends what a test that failed has left.
     fn clean_up(&self) {
-        for pid in self.daemons() {
+        for pid in self.processes(&self.state_directory().display().to_string()) {
             // It may have ended meanwhile.
             let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
         }
