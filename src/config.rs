@@ -4,8 +4,12 @@
 use crate::request::mount_option::{MountOption, is_normal_path};
 use crate::request::policy::{self, Allowed};
 use anyhow::{Context as _, Result, anyhow, bail};
+use nix::fcntl::OFlag;
 use serde::{Deserialize, Deserializer};
 use std::ffi::OsString;
+use std::fs::OpenOptions;
+use std::io::Read as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -39,6 +43,9 @@ pub(crate) struct Config {
     /// Sensitive options that volumes may use.
     #[serde(deserialize_with = "allowed_options")]
     pub(crate) allowed_options: Vec<Allowed>,
+    /// The hosts that volumes may name as their endpoint, `*.suffix` for every host below one.
+    /// Absent: every host but the node's own link-local addresses.
+    pub(crate) allowed_endpoints: Option<Vec<String>>,
     /// Credentials of the node for volumes that bring none. Absent: such volumes are refused.
     pub(crate) node_credentials: Option<NodeCredentials>,
 }
@@ -92,6 +99,7 @@ impl Default for Config {
             unmount_timeout: Duration::from_secs(30),
             default_options: Vec::new(),
             allowed_options: Vec::new(),
+            allowed_endpoints: None,
             node_credentials: None,
         }
     }
@@ -138,12 +146,7 @@ impl Config {
             .filter(|value| !value.is_empty())
             .map(PathBuf::from);
         let path = named.as_deref().unwrap_or(Path::new(DEFAULT_FILE));
-        let text = match std::fs::metadata(path).and_then(|meta| {
-            if meta.len() > MAX_BYTES {
-                return Err(std::io::Error::other("the file is too large"));
-            }
-            std::fs::read_to_string(path)
-        }) {
+        let text = match read_trusted(path) {
             Ok(text) => text,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound && named.is_none() => {
                 return Ok(Self::default());
@@ -152,6 +155,31 @@ impl Config {
         };
         Self::parse(&text).with_context(|| format!("node configuration {}", path.display()))
     }
+}
+
+/// The text of the file at `path`, which only root may have written: the configuration, or the
+/// node's keys. It may be reached through a link of root's, as in a mounted ConfigMap.
+pub(crate) fn read_trusted(path: &Path) -> std::io::Result<String> {
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(OFlag::O_NONBLOCK.bits())
+        .open(path)?;
+    let meta = file.metadata()?;
+    let own = nix::unistd::geteuid().as_raw();
+    let problem = if !meta.is_file() {
+        "it is not a file".to_owned()
+    } else if meta.uid() != own && meta.uid() != 0 {
+        format!("it belongs to user {}, root is expected", meta.uid())
+    } else if meta.mode() & 0o002 != 0 {
+        "everybody may write to it".to_owned()
+    } else if meta.len() > MAX_BYTES {
+        format!("it has more than {MAX_BYTES} bytes")
+    } else {
+        let mut text = String::new();
+        file.take(MAX_BYTES).read_to_string(&mut text)?;
+        return Ok(text);
+    };
+    Err(std::io::Error::other(problem))
 }
 
 fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
@@ -226,6 +254,7 @@ pub(crate) fn is_role_name(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::{Config, Launcher, NodeCredentials};
+    use std::os::unix::fs::PermissionsExt;
     use std::time::Duration;
 
     #[test]
@@ -259,6 +288,28 @@ mod tests {
         let node = NodeCredentials::default();
         assert_eq!(node.ak_id_file.to_str(), Some("/etc/.volumeak/akId"));
         assert!(!node.allows("docker"));
+    }
+
+    #[test]
+    fn believes_only_files_that_root_alone_writes() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.json");
+        std::fs::write(&path, r#"{"ossfs":"x"}"#).unwrap();
+        let load = || Config::load(Some(path.clone().into()));
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).unwrap();
+        assert_eq!(load().unwrap().ossfs, "x");
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o646)).unwrap();
+        assert!(
+            load()
+                .unwrap_err()
+                .to_string()
+                .contains("everybody may write to it")
+        );
+        std::fs::remove_file(&path).unwrap();
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(load().unwrap_err().to_string().contains("is not a file"));
+        assert!(Config::load(Some("/dev/zero".into())).is_err());
+        assert!(Config::load(Some("/no/such/file".into())).is_err());
     }
 
     #[test]

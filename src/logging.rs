@@ -80,9 +80,10 @@ fn append(path: &Path) -> io::Result<File> {
         .mode(0o640)
         .custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits())
         .open(path)?;
-    match file.metadata()?.is_file() {
+    let meta = file.metadata()?;
+    match meta.is_file() && meta.nlink() == 1 && meta.uid() == nix::unistd::geteuid().as_raw() {
         true => Ok(file),
-        false => Err(io::Error::other("the log is not a file")),
+        false => Err(io::Error::other("the log is not a file of its own")),
     }
 }
 

@@ -4,7 +4,7 @@
 use anyhow::{Context as _, Result, bail};
 use nix::fcntl::OFlag;
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
-use std::io::{ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::{
     DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
 };
@@ -16,8 +16,6 @@ const DIRECTORY_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
 /// The largest file read back, in bytes; the driver's own are far smaller.
 const MAX_BYTES: u64 = 1 << 20;
-/// How much of a file's end `read_end` gives.
-const END_BYTES: u64 = 16 * 1024;
 
 /// Makes the directory at `path` if it is missing (its parent must exist). One that is there
 /// already must be as this would have made it.
@@ -44,6 +42,11 @@ pub(crate) fn check_directory(path: &Path) -> Result<()> {
 /// Makes the file at `path` with `content`, in place of one that a call before left there. The file
 /// is complete or absent, whenever the call is killed.
 pub(crate) fn write(path: &Path, content: &[u8]) -> Result<()> {
+    match std::fs::symlink_metadata(path) {
+        Ok(meta) => check_plain(path, &meta)?,
+        Err(e) if e.kind() == ErrorKind::NotFound => {}
+        Err(e) => return Err(e).with_context(|| format!("look at {}", path.display())),
+    }
     let temporary = path.with_extension("new");
     // Left there by a call that was killed; unlinking follows no link.
     remove(&temporary)?;
@@ -53,10 +56,10 @@ pub(crate) fn write(path: &Path, content: &[u8]) -> Result<()> {
     std::fs::rename(&temporary, path).with_context(|| format!("write {}", path.display()))
 }
 
-/// Makes a new, empty file, open for appending.
-pub(crate) fn create(path: &Path) -> Result<File> {
+/// Makes a new, empty file.
+fn create(path: &Path) -> Result<File> {
     let file = OpenOptions::new()
-        .append(true)
+        .write(true)
         .create_new(true)
         .mode(FILE_MODE)
         .custom_flags(OFlag::O_NOFOLLOW.bits())
@@ -92,19 +95,6 @@ pub(crate) fn read(path: &Path) -> Result<Option<String>> {
         .read_to_string(&mut text)
         .with_context(|| format!("read {}", path.display()))?;
     Ok(Some(text))
-}
-
-/// The last `END_BYTES` of the file at `path` as text; empty if there is none.
-pub(crate) fn read_end(path: &Path) -> Result<String> {
-    let Some(mut file) = open_for_reading(path)? else {
-        return Ok(String::new());
-    };
-    let mut bytes = Vec::new();
-    file.metadata()
-        .and_then(|meta| file.seek(SeekFrom::Start(meta.len().saturating_sub(END_BYTES))))
-        .and_then(|_| file.take(END_BYTES).read_to_end(&mut bytes))
-        .with_context(|| format!("read {}", path.display()))?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 fn open_for_reading(path: &Path) -> Result<Option<File>> {
@@ -146,13 +136,17 @@ fn check_file(path: &Path, file: &File) -> Result<()> {
     let meta = file
         .metadata()
         .with_context(|| format!("look at {}", path.display()))?;
+    check_plain(path, &meta)
+}
+
+fn check_plain(path: &Path, meta: &std::fs::Metadata) -> Result<()> {
     if !meta.is_file() || meta.nlink() > 1 {
         bail!(
             "{} is not a plain file of its own: remove it",
             path.display()
         );
     }
-    check_owner_and_mode(path, &meta, FILE_MODE)
+    check_owner_and_mode(path, meta, FILE_MODE)
 }
 
 fn check_owner_and_mode(path: &Path, meta: &std::fs::Metadata, mode: u32) -> Result<()> {
@@ -213,7 +207,7 @@ mod tests {
             error.ends_with("canary has mode 0644: 0600 is expected"),
             "{error}"
         );
-        write(&at("link"), b"own").unwrap();
+        assert!(write(&at("link"), b"own").is_err());
         assert_eq!(std::fs::read_to_string(at("canary")).unwrap(), "x");
         std::fs::create_dir(at("open")).unwrap();
         std::fs::set_permissions(at("open"), Permissions::from_mode(0o755)).unwrap();

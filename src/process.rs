@@ -8,6 +8,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rustix::process::{PidfdFlags, pidfd_open, pidfd_send_signal};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
 use std::process::Child;
 use std::time::Duration;
 
@@ -153,14 +154,18 @@ pub(crate) fn boot_id() -> Result<String> {
     Ok(id.trim().to_owned())
 }
 
-/// The processes that have `argument` as one of their arguments.
-pub(crate) fn with_argument(argument: &str) -> Vec<ProcessId> {
+/// The processes of root, named as one of `names`, that have `argument` as one of their arguments.
+pub(crate) fn with_argument(names: &[&str], argument: &str) -> Vec<ProcessId> {
     let Ok(entries) = std::fs::read_dir("/proc") else {
         return Vec::new();
     };
     entries
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .filter(|pid: &i32| *pid != Pid::this().as_raw())
+        .filter(|pid: &i32| {
+            std::fs::metadata(format!("/proc/{pid}")).is_ok_and(|meta| meta.uid() == 0)
+                && std::fs::read_to_string(format!("/proc/{pid}/comm"))
+                    .is_ok_and(|name| names.contains(&name.trim()))
+        })
         .filter(|pid| {
             std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| {
                 line.split(|byte| *byte == 0)
@@ -243,7 +248,11 @@ mod tests {
                 .wait(Deadline::after(Duration::from_millis(10)))
                 .unwrap()
         );
-        assert_eq!(with_argument("86399.75"), std::slice::from_ref(&id));
+        if nix::unistd::geteuid().is_root() {
+            let found = with_argument(&["sleep"], "86399.75");
+            assert_eq!(found, std::slice::from_ref(&id));
+            assert_eq!(with_argument(&["s3fs"], "86399.75"), []);
+        }
         process.kill();
         assert!(
             process

@@ -89,6 +89,15 @@ impl MountRequest {
                 .flatten(),
             endpoint: Endpoint::parse(required("url")?)?,
         };
+        if let Some(hosts) = &config.allowed_endpoints
+            && !location.endpoint.is_one_of(hosts)
+        {
+            return Err(Refusal::of_value(
+                "url",
+                location.endpoint.as_str(),
+                "is not allowed on this node (allowedEndpoints of the node configuration)",
+            ));
+        }
         let read_only = match options.get(READ_WRITE) {
             None | Some("rw") => false,
             Some("ro") => true,

@@ -7,7 +7,6 @@
 //!     volume.json    how ossfs is started for it
 //!     passwd         its key pair, as ossfs reads it
 //!     daemon         which process serves it
-//!     output         what that process printed
 //!     staging/       where ossfs is mounted
 //!     targets/<key>  a TARGET that shows it, its path inside
 //! ```
@@ -23,6 +22,8 @@ use crate::target::{Target, hex};
 use anyhow::{Context as _, Result};
 use sha2::{Digest as _, Sha256};
 use std::ffi::OsStr;
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 /// The credentials that a volume really uses.
@@ -40,7 +41,10 @@ impl StateDirectory {
     /// The directory at `path`, made if it is missing, refused if it is not root's alone.
     pub(crate) fn prepare(path: &Path) -> Result<Self> {
         if let Some(parent) = path.parent() {
-            std::fs::create_dir_all(parent)
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o755)
+                .create(parent)
                 .with_context(|| format!("make directory {}", parent.display()))?;
         }
         let state = Self {
@@ -176,10 +180,6 @@ impl Volume {
 
     pub(crate) fn passwd_file(&self) -> PathBuf {
         self.directory.join("passwd")
-    }
-
-    pub(crate) fn output(&self) -> PathBuf {
-        self.directory.join("output")
     }
 
     pub(crate) fn staging(&self) -> PathBuf {
@@ -322,7 +322,7 @@ impl Volume {
     /// which goes last.
     pub(crate) fn remove(&self) -> Result<()> {
         private::remove(&self.passwd_file())?;
-        for file in [self.start_file(), self.daemon_file(), self.output()] {
+        for file in [self.start_file(), self.daemon_file()] {
             private::remove(&file)?;
             private::remove(&file.with_extension("new"))?;
         }

@@ -1,7 +1,7 @@
 //! The call `mount TARGET JSON`: a bucket is mounted at TARGET, or nothing has changed.
 
 use super::volumes::{self, Ending};
-use crate::config::{Config, NodeCredentials};
+use crate::config::{self, Config, NodeCredentials};
 use crate::credentials::KeyPair;
 use crate::deadline::Deadline;
 use crate::mounts;
@@ -26,7 +26,7 @@ pub(super) fn mount(
 ) -> Result<()> {
     let deadline = Deadline::after(config.mount_timeout);
     let request = MountRequest::parse(json, config).map_err(anyhow::Error::msg)?;
-    *subject = format!("bucket={}", request.location.source());
+    *subject = format!("bucket={:?}", request.location.source());
     for note in &request.notes {
         log::info!("{note}");
     }
@@ -203,7 +203,7 @@ fn node_keys(config: &Config) -> Result<KeyPair> {
     let default = NodeCredentials::default();
     let files = config.node_credentials.as_ref().unwrap_or(&default);
     let read = |path: &Path| {
-        std::fs::read_to_string(path)
+        config::read_trusted(path)
             .map(Zeroizing::new)
             .with_context(|| format!("read the node's key file {}", path.display()))
     };

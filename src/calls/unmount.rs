@@ -57,7 +57,7 @@ fn unmount_target(target: &Target, volumes: &[Volume], deadline: Deadline) -> Re
     if !directory::is_mount_point(path)? {
         return Ok(());
     }
-    let daemons = process::with_argument(target.as_str());
+    let daemons = process::with_argument(&["ossfs", "s3fs"], target.as_str());
     report(target, child::unmount(path, deadline.half())?)?;
     for daemon in daemons {
         if let Some(process) = daemon.open()?

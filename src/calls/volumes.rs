@@ -56,14 +56,13 @@ pub(super) fn serve(
                 private::write(&volume.passwd_file(), keys.passwd_line(bucket).as_bytes())?;
             }
             volume.write_start(start)?;
-            let output = private::create(&volume.output())?;
             log::debug!("{} {:?}", start.program.display(), start.arguments);
-            let child = launch::spawn(volume, &output, lock)?;
+            let (child, output) = launch::spawn(volume, lock)?;
             let process = Process::of_child(&child)?;
             Starting {
                 volume,
                 process,
-                child: Some(child),
+                child: Some((child, output)),
                 since,
             }
         }
@@ -204,5 +203,5 @@ fn clear(volume: &Volume, deadline: Deadline) -> Result<()> {
     if directory::is_mount_point(&volume.staging())? {
         child::unmount(&volume.staging(), deadline.half())?;
     }
-    private::remove(&volume.output())
+    Ok(())
 }

@@ -7,13 +7,14 @@ use crate::lock::Lock;
 use crate::process::{self, ProcessId};
 use crate::volume::Volume;
 use anyhow::{Context as _, Result, bail};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{dup, execve, setsid};
 use serde::{Deserialize, Serialize};
 use std::convert::Infallible;
 use std::ffi::CString;
-use std::fs::File;
+use std::io::{PipeReader, pipe};
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::process::Child;
@@ -72,20 +73,27 @@ fn systemd_is_running() -> bool {
         && namespace("1") == namespace("self")
 }
 
-/// Starts ossfs for `volume`, its words going to `output`. The returned child is, or becomes, ossfs
-/// itself.
+/// Starts ossfs for `volume`. The returned child is, or becomes, ossfs itself; its words can be read
+/// from it for as long as this call lives. Behind that they go nowhere: a file would let whoever
+/// makes ossfs talk fill the node's memory, or its disk.
 ///
 /// It holds `lock` until then: should this call be killed in between, the next one finds either no
 /// daemon or the daemon's note, never a daemon on its way.
-pub(crate) fn spawn(volume: &Volume, output: &File, lock: &Lock) -> Result<Child> {
+pub(crate) fn spawn(volume: &Volume, lock: &Lock) -> Result<(Child, PipeReader)> {
     // Other than all else that is open, a duplicate is inherited; `become_daemon` closes it.
     let _held = dup(lock.as_fd()).context("pass on the lock")?;
-    child::command(child::DAEMON)
+    let (reader, writer) = pipe().context("make a pipe")?;
+    // What does not fit into the pipe is lost, rather than that ossfs waits for a reader.
+    for end in [reader.as_fd(), writer.as_fd()] {
+        fcntl(end, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).context("make a pipe")?;
+    }
+    let child = child::command(child::DAEMON)
         .arg(volume.directory())
-        .stdout(output.try_clone().context("pass on the output file")?)
-        .stderr(output.try_clone().context("pass on the output file")?)
+        .stdout(writer.try_clone().context("make a pipe")?)
+        .stderr(writer)
         .spawn()
-        .context("start a child process")
+        .context("start a child process")?;
+    Ok((child, reader))
 }
 
 /// Makes this process the daemon of the volume at `directory`: notes itself as such, then becomes
@@ -96,13 +104,16 @@ pub(crate) fn become_daemon(directory: &Path) -> Result<Infallible> {
     // A session of its own: no signal to kubelet's group reaches it. It may lead one already.
     let _ = setsid();
     umask(Mode::from_bits_truncate(0o022));
-    // A core dump of ossfs would hold its keys.
+    // A core dump of ossfs would hold its keys. The limit holds for files, the filter for what a
+    // core_pattern pipes to a program (core(5)); kernels without core dumps have no such file.
     setrlimit(Resource::RLIMIT_CORE, 0, 0).context("switch core dumps off")?;
+    let _ = std::fs::write("/proc/self/coredump_filter", "0");
     // kubelet's protection from the out-of-memory killer is not for what a Pod can make grow.
     // Without /proc/self/oom_score_adj, or the right to lower it, all stays as it is.
     let _ = std::fs::write("/proc/self/oom_score_adj", "0");
     volume.write_daemon(&ProcessId::own()?)?;
     process::close_inherited()?;
+    // SIGPIPE stays ignored, as it is in this program: nobody listens to ossfs for ever.
     let arguments = exec_arguments(&start, volume.id())?;
     let environment = [c_string(&format!("PATH={PATH}"))?];
     // execve(2) itself: execvp(3) would hand a file that is no program to a shell.

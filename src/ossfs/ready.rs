@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result, bail};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::statvfs::FsFlags;
 use std::fs::File;
+use std::io::PipeReader;
 use std::os::fd::AsFd as _;
 use std::process::Child;
 use std::time::Instant;
@@ -23,7 +24,7 @@ pub(crate) struct Starting<'a> {
     pub(crate) volume: &'a Volume,
     pub(crate) process: Process,
     /// The daemon as our own child, whose exit status we learn; nothing if another call started it.
-    pub(crate) child: Option<Child>,
+    pub(crate) child: Option<(Child, PipeReader)>,
     pub(crate) since: Instant,
 }
 
@@ -79,7 +80,7 @@ impl Starting<'_> {
 
     /// That the daemon has ended, how and why.
     fn ended(&mut self) -> String {
-        let how = match self.child.as_mut().map(Child::try_wait) {
+        let how = match self.child.as_mut().map(|(child, _)| child.try_wait()) {
             Some(Ok(Some(status))) => match status.code() {
                 Some(0) => "ended without serving the mount (status 0)".to_owned(),
                 Some(code) => format!("exited with status {code}"),
@@ -90,14 +91,16 @@ impl Starting<'_> {
         format!("ossfs {how} after {}{}", self.elapsed(), self.hint())
     }
 
-    fn hint(&self) -> String {
-        words::explain(&words::last_of(&self.volume.output()))
+    fn hint(&mut self) -> String {
+        self.child
+            .as_mut()
+            .and_then(|(_, output)| words::explain(&words::read(output)))
             .map(|hint| format!(": {hint}"))
             .unwrap_or_default()
     }
 
     /// ossfs retries in silence for minutes where an endpoint does not answer.
-    fn hint_or_url(&self) -> String {
+    fn hint_or_url(&mut self) -> String {
         match self.hint() {
             hint if hint.is_empty() => ": check url, and that this node reaches it".to_owned(),
             hint => hint,

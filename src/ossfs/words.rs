@@ -1,11 +1,12 @@
 //! What ossfs says of a failure, in one line, with what a person can do about it. The texts are
 //! those of ossfs 1.91 and of s3fs 1.90.
 
-use crate::private;
-use std::path::Path;
+use std::io::{PipeReader, Read as _};
 
 /// The most of a daemon's words that an answer repeats, in characters.
 const MAX_WORDS: usize = 300;
+/// The most that is read of a daemon's words, in bytes; a pipe holds 64 KiB.
+const MAX_READ: u64 = 128 * 1024;
 /// Lines that are no reason: what ossfs does rather than what goes wrong, and systemd-run's own.
 const NOISE: [&str; 6] = [
     "[INF] ",
@@ -86,10 +87,12 @@ const HINTS: &[(&str, &str)] = &[
     ("not exist", "check path: it must be there in the bucket"),
 ];
 
-/// The last kilobytes of what a daemon printed to the file at `output`; nothing where it cannot be
-/// read.
-pub(crate) fn last_of(output: &Path) -> String {
-    private::read_end(output).unwrap_or_default()
+/// What a daemon has printed so far, behind what was read before. The pipe does not block.
+pub(crate) fn read(output: &mut PipeReader) -> String {
+    let mut bytes = Vec::new();
+    // Ends with the pipe, or with an error when it is empty for now.
+    let _ = output.take(MAX_READ).read_to_end(&mut bytes);
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// The reason in what ossfs printed, with a hint where one is known; nothing if it said nothing.

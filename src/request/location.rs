@@ -1,6 +1,7 @@
 //! Where the objects are: bucket, sub-directory and endpoint, each checked once and then trusted.
 
 use super::refusal::Refusal;
+use std::net::Ipv4Addr;
 
 /// The longest sub-directory, in bytes: an object's name has at most 1023.
 const MAX_PATH: usize = 1023;
@@ -78,8 +79,19 @@ pub(crate) fn is_plain(c: char) -> bool {
 
 /// Invisible characters that change how a line is shown (bidirectional marks, joiners).
 fn is_format(c: char) -> bool {
-    matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+    matches!(c, '\u{61c}' | '\u{180e}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}'
+        | '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
         | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
+/// Where a node of Alibaba Cloud answers questions about itself, its role's keys among the answers.
+const METADATA_SERVICES: [Ipv4Addr; 1] = [Ipv4Addr::new(100, 100, 100, 200)];
+
+/// Whether the resolver would take `host` for an address: in decimal, octal or hexadecimal, whole or
+/// in parts (inet_aton(3)).
+fn is_numeric(host: &str) -> bool {
+    let last = host.rsplit('.').next().unwrap_or(host);
+    last.bytes().all(|b| b.is_ascii_digit()) || last.starts_with("0x") || last.starts_with("0X")
 }
 
 /// An endpoint as the user wrote it: `host[:port]`, with or without `http(s)://`.
@@ -95,11 +107,11 @@ impl Endpoint {
                 &format!("{problem}: host[:port] or http(s)://host[:port] is expected"),
             ))
         };
-        if text.contains('@') {
-            // What stands before an @ may be a password.
+        if let Some(c) = text.chars().find(|c| matches!(c, '@' | '?' | '#')) {
+            // What stands around them may be a password or a signature.
             return Err(Refusal::new(
                 "url",
-                "has an \"@\": host[:port] or http(s)://host[:port] is expected",
+                format!("has a {c:?}: host[:port] or http(s)://host[:port] is expected"),
             ));
         }
         let authority = text
@@ -127,7 +139,39 @@ impl Endpoint {
                 return refuse("has no valid port");
             }
         }
+        if is_numeric(host) {
+            let Ok(address) = host.parse::<Ipv4Addr>() else {
+                return refuse("has an address in no usual form");
+            };
+            if METADATA_SERVICES.contains(&address)
+                || address.is_link_local()
+                || address.is_unspecified()
+            {
+                return Err(Refusal::of_value(
+                    "url",
+                    text,
+                    "is an address of the node's own, where no bucket is",
+                ));
+            }
+        }
         Ok(Self(text.to_owned()))
+    }
+
+    /// Whether the host is one of `hosts`, which are names, or `*.suffix` for every name below one.
+    pub(crate) fn is_one_of(&self, hosts: &[String]) -> bool {
+        let host = self.host().to_ascii_lowercase();
+        hosts.iter().any(|allowed| {
+            let allowed = allowed.to_ascii_lowercase();
+            match allowed.strip_prefix('*') {
+                Some(suffix) => host.len() > suffix.len() && host.ends_with(suffix),
+                None => host == allowed,
+            }
+        })
+    }
+
+    fn host(&self) -> &str {
+        let authority = self.0.rsplit('/').next().unwrap_or(&self.0);
+        authority.split(':').next().unwrap_or(authority)
     }
 
     pub(crate) fn as_str(&self) -> &str {
@@ -136,8 +180,10 @@ impl Endpoint {
 
     /// The region in a public endpoint of OSS, `oss-<region>[-internal].aliyuncs.com`.
     pub(crate) fn region(&self) -> Option<&str> {
-        let host = self.0.rsplit('/').next()?.split(':').next()?;
-        let name = host.strip_suffix(".aliyuncs.com")?.strip_prefix("oss-")?;
+        let name = self
+            .host()
+            .strip_suffix(".aliyuncs.com")?
+            .strip_prefix("oss-")?;
         let region = name.strip_suffix("-internal").unwrap_or(name);
         (!region.is_empty() && !region.contains('.')).then_some(region)
     }
@@ -263,12 +309,41 @@ mod tests {
             "a;id",
             "$(id)",
             "[::1]:80",
+            "2852039166",
+            "0xa9fea9fe",
+            "0251.0376.0251.0376",
+            "0xa9.0xfe.1.1",
+            "127.1",
+            "1.2.3.4.5",
+            "169.254.169.254",
+            "http://100.100.100.200",
+            "0.0.0.0:80",
+            "a.0x1",
+            "a.1",
+            "host/?Signature=topsecret",
             "a\nb",
             "http://http://a",
             &"a".repeat(64),
             &"a.".repeat(130),
         ] {
             assert!(Endpoint::parse(bad).is_err(), "{bad}");
+        }
+        assert!(
+            Endpoint::parse("https://OSS-cn-a.aliyuncs.com:443")
+                .unwrap()
+                .is_one_of(&["*.aliyuncs.com".to_owned()])
+        );
+        for (host, allowed) in [
+            ("aliyuncs.com", "*.aliyuncs.com"),
+            ("xaliyuncs.com", "*.aliyuncs.com"),
+            ("a.com", "b.com"),
+        ] {
+            assert!(
+                !Endpoint::parse(host)
+                    .unwrap()
+                    .is_one_of(&[allowed.to_owned()]),
+                "{host}"
+            );
         }
         assert!(
             !Endpoint::parse("u:topsecret@a")

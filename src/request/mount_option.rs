@@ -46,8 +46,15 @@ impl MountOption {
         };
         // A driver-owned option is refused by its name, whatever its value.
         if !matches!(class, Class::DriverOwned(_)) {
-            check(kind, value).map_err(|expected| {
-                Refusal::of_value(field, text, &format!("is not valid: {known} {expected}"))
+            check(kind, value).map_err(|expected| match class {
+                Class::Tuning | Class::Identity => {
+                    Refusal::of_value(field, text, &format!("is not valid: {known} {expected}"))
+                }
+                // Values of the others may be secrets.
+                _ => Refusal::new(
+                    field,
+                    format!("the value of {known} is not valid: it {expected}"),
+                ),
             })?;
         }
         Ok(Self {
@@ -119,19 +126,20 @@ pub(crate) fn split(
                 continue;
             }
             None => {
-                return Err(Refusal::of_value(
+                return Err(Refusal::new(
                     field,
-                    word,
-                    "stands without \"-o\": \"-o name=value\" is expected",
+                    format!(
+                        "{} stands without \"-o\": \"-o name=value\" is expected",
+                        known_name_of(word)
+                    ),
                 ));
             }
         };
         for single in list.split(',') {
             if single.starts_with('-') {
-                return Err(Refusal::of_value(
+                return Err(Refusal::new(
                     field,
-                    single,
-                    "begins with \"-\" behind \"-o\"",
+                    format!("{} begins with \"-\" behind \"-o\"", known_name_of(single)),
                 ));
             }
             options.extend(modernised(field, single, notes)?);
@@ -144,6 +152,15 @@ pub(crate) fn split(
         }
     }
     Ok(options)
+}
+
+/// The name of the option in `text` for a message; no other text is shown, it may be a secret.
+fn known_name_of(text: &str) -> String {
+    let name = text.split('=').next().unwrap_or(text);
+    match table::find(name) {
+        Some((known, ..)) => quote(known),
+        None => "a word that is no option".to_owned(),
+    }
 }
 
 /// The option of `text`, or what takes its place in ossfs 1.91 if only 1.80 knew it.
@@ -179,7 +196,11 @@ fn modernised(
 fn check(kind: Kind, value: Option<&str>) -> Result<(), String> {
     let Some(value) = value else {
         return match kind {
-            Kind::Flag | Kind::OptionalName | Kind::OptionalSwitch | Kind::OptionalText => Ok(()),
+            Kind::Flag
+            | Kind::Encryption
+            | Kind::OptionalName
+            | Kind::OptionalSwitch
+            | Kind::OptionalText => Ok(()),
             _ => Err("needs a value".to_owned()),
         };
     };
@@ -208,7 +229,7 @@ fn check(kind: Kind, value: Option<&str>) -> Result<(), String> {
         Kind::Number(min, max) => expect(
             number(value).is_some_and(|n| (min..=max).contains(&n)),
             &match max {
-                u64::MAX => format!("a whole number from {min} on"),
+                table::LARGE => format!("a whole number from {min} on"),
                 _ => format!("a whole number from {min} to {max}"),
             },
         ),
@@ -239,6 +260,15 @@ fn check(kind: Kind, value: Option<&str>) -> Result<(), String> {
             words.contains(&value),
             &format!("one of {}", words.join(", ")),
         ),
+        Kind::Encryption => {
+            let (kind, key) = value.split_once(':').unwrap_or((value, "key"));
+            let is_id = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
+            let fits = matches!(kind, "1" | "kms" | "kmsid" | "k")
+                && !key.is_empty()
+                && key.bytes().all(is_id)
+                && (matches!(kind, "kmsid" | "k") || kind == value);
+            expect(fits, "1, kms, kmsid, kmsid:ID, k or k:ID")
+        }
         Kind::OptionalSwitch => expect(matches!(value, "0" | "1"), "0 or 1"),
         Kind::Text | Kind::OptionalText => Ok(()),
         Kind::Flag => Err("takes no value".to_owned()),
@@ -323,6 +353,10 @@ mod tests {
             ("-omax_dirty_data=-1", vec!["max_dirty_data=-1"]),
             ("-o entry_timeout=0.5", vec!["entry_timeout=0.5"]),
             ("-o use_sse -o use_xattr=1", vec!["use_sse", "use_xattr=1"]),
+            (
+                "-ouse_sse=kmsid:a-1,use_sse=1",
+                vec!["use_sse=kmsid:a-1", "use_sse=1"],
+            ),
             ("-o default_permission=755", vec!["umask=0022"]),
             ("-o default_permission=777", vec!["umask=0000"]),
             (
@@ -395,6 +429,12 @@ mod tests {
             "-oentry_timeout=nan",
             "-oinstance_name=a/b",
             "-oservicepath=a",
+            "-oparallel_count=1025",
+            "-omultipart_size=18446744073709551615",
+            "-ouse_sse=/etc/shadow",
+            "-ouse_sse=c:/etc/shadow",
+            "-ouse_sse=1:x",
+            "-ouse_sse=kmsid:",
             "-oservicepath=/a/../b",
             "-ouse_sse=a\\b",
             "-ouse_sse='a'",
@@ -443,7 +483,10 @@ mod tests {
             let columns: Vec<&str> = row.split('\t').collect();
             let takes = match kind {
                 Kind::Flag => "no",
-                Kind::OptionalName | Kind::OptionalSwitch | Kind::OptionalText => "optional",
+                Kind::Encryption
+                | Kind::OptionalName
+                | Kind::OptionalSwitch
+                | Kind::OptionalText => "optional",
                 _ => "yes",
             };
             let class = match class {

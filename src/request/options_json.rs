@@ -36,7 +36,7 @@ impl OptionsJson {
         let mut keys: Vec<String> = options
             .entries
             .iter()
-            .map(|e| e.key.to_lowercase())
+            .map(|e| e.key.to_ascii_lowercase())
             .collect();
         keys.sort_unstable();
         match keys.windows(2).find(|pair| pair[0] == pair[1]) {
@@ -52,7 +52,7 @@ impl OptionsJson {
     pub(crate) fn get(&self, key: &str) -> Option<&str> {
         self.entries
             .iter()
-            .find(|e| e.key.to_lowercase() == key.to_lowercase())
+            .find(|e| e.key.eq_ignore_ascii_case(key))
             .map(|e| e.value.trim())
             .filter(|value| !value.is_empty())
     }
@@ -129,6 +129,13 @@ mod tests {
         assert_eq!(options.get("bucket"), Some("docker"));
         assert_eq!(options.get("url"), Some("x"));
         assert_eq!(options.get("akId"), None);
+        // The Kelvin sign is a "k" in lower case, but not in ASCII.
+        assert_eq!(
+            OptionsJson::parse("{\"buc\u{212a}et\":\"a\"}")
+                .unwrap()
+                .get("bucket"),
+            None
+        );
         assert_eq!(options.keys_unless(|k| k == "URL"), ["Bucket", "akid"]);
     }
 
