@@ -1,6 +1,7 @@
 //! kubelet's calls, each told as a story of steps. An error of any step becomes the answer here and
 //! nowhere else.
 
+mod heal;
 mod mount;
 mod unmount;
 mod volumes;
@@ -34,6 +35,21 @@ pub(crate) fn answer(call: &Call) -> Answer {
         }),
         // Answered before.
         Call::Person(_) => Answer::not_supported("not a call of kubelet's"),
+    }
+}
+
+/// The lines that `oss heal` has for the person or unit that calls it, and whether all is well.
+pub(crate) fn heal(ids: &[String]) -> (Vec<String>, bool) {
+    let healed = Config::load(std::env::var_os(config::FILE_VARIABLE)).and_then(|config| {
+        logging::start(&config.log_file, config.log_level);
+        heal::heal(ids, &config)
+    });
+    match healed {
+        Ok(lines) => (lines, true),
+        Err(e) => {
+            log::error!("heal: {e:#}");
+            (vec![format!("{e:#}")], false)
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 //! file of its own and no word of kubelet's is taken up by it.
 
 use crate::deadline::Deadline;
-use crate::mounts::unmount;
+use crate::mounts::{replace, unmount};
 use crate::ossfs::{launch, probe};
 use anyhow::{Context as _, Result, anyhow, bail};
 use nix::poll::{PollFd, PollFlags, poll};
@@ -20,6 +20,8 @@ use std::time::Duration;
 pub(crate) const DAEMON: &str = "oss-daemon";
 /// `argv[0]` of the process that asks a mounted file system: `oss-probe DIRECTORY`.
 pub(crate) const PROBE: &str = "oss-probe";
+/// `argv[0]` of the process that replaces dead mounts: `oss-replace STAGING PID LIVE DEAD…`.
+pub(crate) const REPLACE: &str = "oss-replace";
 /// `argv[0]` of the process that unmounts: `oss-umount PATH MILLISECONDS`.
 const UNMOUNT: &str = "oss-umount";
 /// The standard directories, where ossfs, systemd-run and what ossfs itself calls are found.
@@ -30,8 +32,15 @@ const GRACE: Duration = Duration::from_secs(1);
 /// Whether this process is such a child, by the name it was started under; then does its work and
 /// returns its answer for the parent.
 pub(crate) fn run(args: &mut impl Iterator<Item = OsString>, name: &OsStr) -> Option<String> {
+    let name = name.to_str()?;
+    if name == REPLACE {
+        let words: Vec<String> = args
+            .map(|word| word.to_string_lossy().into_owned())
+            .collect();
+        return Some(replace::run(&words).unwrap_or_else(|e| format!("{e:#}")));
+    }
     let mut argument = || args.next().unwrap_or_default();
-    let result = match name.to_str()? {
+    let result = match name {
         DAEMON => launch::become_daemon(Path::new(&argument())).map(|never| match never {}),
         PROBE => probe::ask(Path::new(&argument())),
         UNMOUNT => {

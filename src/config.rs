@@ -37,6 +37,11 @@ pub(crate) struct Config {
     pub(crate) mount_timeout: Duration,
     #[serde(rename = "unmountTimeoutSeconds", deserialize_with = "seconds")]
     pub(crate) unmount_timeout: Duration,
+    /// After how long a daemon that does not answer is aborted; absent: never.
+    #[serde(rename = "abortHungAfterSeconds", deserialize_with = "some_seconds")]
+    pub(crate) abort_hung_after: Option<Duration>,
+    /// Whether Pods with the same volume share one daemon.
+    pub(crate) share_mounts: bool,
     /// Options for every volume, before the volume's own.
     #[serde(deserialize_with = "default_options")]
     pub(crate) default_options: Vec<MountOption>,
@@ -97,6 +102,8 @@ impl Default for Config {
             launcher: Launcher::Auto,
             mount_timeout: Duration::from_secs(30),
             unmount_timeout: Duration::from_secs(30),
+            abort_hung_after: None,
+            share_mounts: true,
             default_options: Vec::new(),
             allowed_options: Vec::new(),
             allowed_endpoints: None,
@@ -191,6 +198,10 @@ fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Er
     }
 }
 
+fn some_seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    seconds(deserializer).map(Some)
+}
+
 fn absolute_path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Error> {
     let path = String::deserialize(deserializer)?;
     if !is_normal_path(&path) || path.ends_with('/') {
@@ -270,7 +281,7 @@ mod tests {
     fn takes_every_key() {
         let config = Config::parse(
             r#"{"ossfs":"/usr/bin/s3fs","stateDir":"/run/x","logFile":"/var/log/x.log","logLevel":"debug",
-            "launcher":"direct","mountTimeoutSeconds":5,"unmountTimeoutSeconds":6,
+            "launcher":"direct","abortHungAfterSeconds":60,"shareMounts":false,"mountTimeoutSeconds":5,"unmountTimeoutSeconds":6,
             "defaultOptions":["max_stat_cache_size=0","noua"],
             "allowedOptions":["use_cache=/var/cache/oss/","no_check_certificate"],
             "nodeCredentials":{"akIdFile":"/a","akSecretFile":"/b","buckets":["docker"],"ramRole":"node-role"}}"#,

@@ -7,6 +7,9 @@ use zeroize::Zeroizing;
 /// Longest key id or secret taken, in bytes; those of Alibaba Cloud have 16 to 30.
 const MAX_LENGTH: usize = 256;
 
+/// The shortest key that is looked for in a message, in bytes.
+const MIN_REDACTED: usize = 6;
+
 /// An access key id with its secret.
 pub(crate) struct KeyPair {
     id: Zeroizing<String>,
@@ -47,8 +50,14 @@ impl KeyPair {
 
     /// `text` without the secret and with the key id shortened.
     pub(crate) fn redact(&self, text: &str) -> String {
-        text.replace(self.secret.as_str(), "***")
-            .replace(self.id.as_str(), &self.short_id())
+        let mut text = text.to_owned();
+        for (half, shown) in [(&self.secret, "***"), (&self.id, self.short_id().as_str())] {
+            // A word as short as that is nobody's key, and may be part of any other word.
+            if half.len() >= MIN_REDACTED {
+                text = text.replace(half.as_str(), shown);
+            }
+        }
+        text
     }
 
     /// What tells this pair from any other, to be hashed and never shown.

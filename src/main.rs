@@ -31,18 +31,28 @@ use std::env::args_os;
 use std::ffi::OsStr;
 use std::panic::catch_unwind;
 use std::path::Path;
+use std::process::ExitCode;
 
-fn main() {
+fn main() -> ExitCode {
     logging::catch_panics();
-    let answer = catch_unwind(run)
-        .unwrap_or_else(|_| Some(Answer::failure("internal error: see the driver's log")));
-    if let Some(answer) = answer {
-        answer.print();
+    let internal_error =
+        || Outcome::Answer(Answer::failure("internal error: see the driver's log"));
+    match catch_unwind(run).unwrap_or_else(|_| internal_error()) {
+        Outcome::Answer(answer) => {
+            answer.print();
+            ExitCode::SUCCESS
+        }
+        Outcome::Done(status) => status,
     }
 }
 
-/// The answer to this process's call; nothing where there is none for kubelet.
-fn run() -> Option<Answer> {
+/// What a run ends in: an answer for kubelet, or the exit status of anything else.
+enum Outcome {
+    Answer(Answer),
+    Done(ExitCode),
+}
+
+fn run() -> Outcome {
     // Best effort, all of it: none of it decides whether the call can be answered.
     let _ = prctl::set_dumpable(false);
     let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
@@ -53,14 +63,11 @@ fn run() -> Option<Answer> {
     let name = Path::new(&name).file_name().unwrap_or(OsStr::new(""));
     if let Some(words) = child::run(&mut args, name) {
         child::print(&words);
-        return None;
+        return Outcome::Done(ExitCode::SUCCESS);
     }
     let _ = process::close_inherited();
     match Call::from_args(args) {
-        Call::Person(args) => {
-            person::answer(&args);
-            None
-        }
-        call => Some(calls::answer(&call)),
+        Call::Person(args) => Outcome::Done(person::run(&args)),
+        call => Outcome::Answer(calls::answer(&call)),
     }
 }

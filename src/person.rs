@@ -1,8 +1,10 @@
-//! What people type: `--help` and `--version`. kubelet never sends a word that begins with a dash.
+//! What people type, and units run: `heal`, `--help` and `--version`. kubelet sends none of these.
 
-use clap::{Arg, Command};
+use crate::calls;
+use clap::{Arg, ArgMatches, Command};
 use std::ffi::OsString;
 use std::io::Write as _;
+use std::process::ExitCode;
 
 fn command() -> Command {
     Command::new("oss")
@@ -12,17 +14,40 @@ fn command() -> Command {
             "kubelet calls it as `oss init`, `oss mount TARGET JSON` and `oss unmount TARGET`, and \
              reads one JSON object from its stdout.",
         )
-        .override_usage("oss init | mount TARGET JSON | unmount TARGET")
-        .arg(Arg::new("call").hide(true).num_args(0..))
+        .disable_help_subcommand(true)
+        .subcommand_required(true)
+        .subcommand(
+            Command::new("heal")
+                .about("Have all volumes, or those named, served again, also in running containers")
+                .arg(Arg::new("ID").num_args(0..)),
+        )
 }
 
-/// Prints the help or the version that `args` ask for.
-pub(crate) fn answer(args: &[OsString]) {
-    let words = std::iter::once("oss".into()).chain(args.iter().take(1).cloned());
-    let text = match command().try_get_matches_from(words) {
-        Ok(_) => command().render_help().to_string(),
-        Err(shown) => shown.to_string(),
+/// Does what `args` ask for and prints the outcome. The status is 1 if something could not be healed,
+/// 2 if the words make no sense.
+pub(crate) fn run(args: &[OsString]) -> ExitCode {
+    let words = std::iter::once("oss".into()).chain(args.iter().cloned());
+    let (text, status) = match command().try_get_matches_from(words) {
+        Ok(matches) => heal(&matches),
+        Err(shown) => {
+            let status = if shown.use_stderr() { 2 } else { 0 };
+            (shown.to_string(), status)
+        }
     };
     // Closed stdout: the person has gone.
     let _ = std::io::stdout().write_all(text.as_bytes());
+    ExitCode::from(status)
+}
+
+fn heal(matches: &ArgMatches) -> (String, u8) {
+    let ids: Vec<String> = matches
+        .subcommand_matches("heal")
+        .and_then(|heal| heal.get_many("ID"))
+        .into_iter()
+        .flatten()
+        .cloned()
+        .collect();
+    let (lines, well) = calls::heal(&ids);
+    let text = lines.iter().map(|line| format!("{line}\n")).collect();
+    (text, u8::from(!well))
 }

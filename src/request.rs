@@ -25,7 +25,7 @@ const SECRET_PREFIX: &str = "kubernetes.io/secret/";
 /// kubelet's name for the Pod's fsGroup, and the one in the community's document.
 const FS_GROUP: [&str; 2] = ["kubernetes.io/mounterArgs.FsGroup", "kubernetes.io/fsGroup"];
 const READ_WRITE: &str = "kubernetes.io/readwrite";
-const OPTIONS: [&str; 9] = [
+const OPTIONS: [&str; 10] = [
     "bucket",
     "url",
     "path",
@@ -35,6 +35,7 @@ const OPTIONS: [&str; 9] = [
     "sigVersion",
     "region",
     "ramRole",
+    "shareMount",
 ];
 
 /// A mount call whose every part is checked.
@@ -44,6 +45,8 @@ pub(crate) struct MountRequest {
     /// The options for ossfs in order, but for those that the driver always sets.
     pub(crate) options: Vec<MountOption>,
     pub(crate) read_only: bool,
+    /// Whether other Pods with the same volume may use its daemon.
+    pub(crate) share: bool,
     /// What was ignored or translated, for the log.
     pub(crate) notes: Vec<String>,
 }
@@ -109,6 +112,18 @@ impl MountRequest {
                 ));
             }
         };
+        let share = match options.get("shareMount") {
+            None => config.share_mounts,
+            Some("true") => config.share_mounts,
+            Some("false") => false,
+            Some(other) => {
+                return Err(Refusal::of_value(
+                    "shareMount",
+                    other,
+                    "is neither \"true\" nor \"false\"",
+                ));
+            }
+        };
         let credentials = credentials(options, &location.bucket, config)?;
         let options = effective_options(options, &location.endpoint, config, &mut notes)?;
         Ok(Self {
@@ -116,6 +131,7 @@ impl MountRequest {
             credentials,
             options,
             read_only,
+            share,
             notes,
         })
     }
@@ -304,5 +320,7 @@ fn secret(options: &OptionsJson, keys: &[&str]) -> Result<Half, Refusal> {
     Ok(None)
 }
 
+#[cfg(test)]
+mod properties;
 #[cfg(test)]
 mod tests;

@@ -8,6 +8,8 @@
 //!     passwd         its key pair, as ossfs reads it
 //!     daemon         which process serves it
 //!     staging/       where ossfs is mounted
+//!     silent         since when its daemon has not answered
+//!     starts         how many starts of its daemon have failed in a row, and when the last was
 //!     targets/<key>  a TARGET that shows it, its path inside
 //! ```
 
@@ -123,7 +125,12 @@ impl Drop for TargetLock {
 
 /// The identity of a volume: calls that agree in all of this share one daemon, and no others.
 /// The parts are hashed with their lengths, so that no two lists of parts look alike.
-pub(crate) fn identity(request: &MountRequest, credentials: &EffectiveCredentials) -> String {
+/// `alone` is what makes a volume that is not shared another one than every other.
+pub(crate) fn identity(
+    request: &MountRequest,
+    credentials: &EffectiveCredentials,
+    alone: Option<&Target>,
+) -> String {
     let mut hash = Sha256::new();
     let mut part = |text: &str| {
         hash.update((text.len() as u64).to_le_bytes());
@@ -144,6 +151,7 @@ pub(crate) fn identity(request: &MountRequest, credentials: &EffectiveCredential
             part(role);
         }
     }
+    part(alone.map_or("", Target::as_str));
     for option in &request.options {
         part(&option.render());
     }
@@ -194,6 +202,19 @@ impl Volume {
         self.directory.join("daemon")
     }
 
+    fn silent_file(&self) -> PathBuf {
+        self.directory.join("silent")
+    }
+
+    fn starts_file(&self) -> PathBuf {
+        self.directory.join("starts")
+    }
+
+    /// Where a mount with other flags is made for a moment.
+    pub(crate) fn scratch(&self) -> PathBuf {
+        self.directory.join("scratch")
+    }
+
     fn targets_directory(&self) -> PathBuf {
         self.directory.join("targets")
     }
@@ -219,13 +240,25 @@ impl Volume {
         if !self.directory.exists() {
             return Ok(None);
         }
-        private::check_directory(&self.directory)?;
+        self.check_directories()?;
         Lock::acquire(&self.lock_file(), deadline)
+    }
+
+    /// Whether the volume's directories are root's alone, as far as they are there; those where
+    /// something may be mounted are not looked at.
+    fn check_directories(&self) -> Result<()> {
+        private::check_directory(&self.directory)?;
+        let targets = self.targets_directory();
+        match targets.symlink_metadata() {
+            Ok(_) => private::check_directory(&targets),
+            // Not made yet, or removed by a call that was killed then.
+            Err(_) => Ok(()),
+        }
     }
 
     /// Locks the volume's place if no call is busy with it.
     pub(crate) fn try_lock(&self) -> Result<Option<Lock>> {
-        private::check_directory(&self.directory)?;
+        self.check_directories()?;
         Lock::try_acquire(&self.lock_file())
     }
 
@@ -244,6 +277,44 @@ impl Volume {
     /// Whether `target` is noted to show this volume.
     pub(crate) fn is_registered(&self, target: &Target) -> bool {
         self.targets_directory().join(target.key()).exists()
+    }
+
+    /// Since when (in seconds of Unix time) the daemon is known not to answer; `now`, if this is the
+    /// first time.
+    pub(crate) fn silent_since(&self, now: u64) -> Result<u64> {
+        let path = self.silent_file();
+        if let Some(since) = private::read(&path)?.and_then(|text| text.trim().parse().ok()) {
+            return Ok(since);
+        }
+        private::write(&path, now.to_string().as_bytes())?;
+        Ok(now)
+    }
+
+    pub(crate) fn forget_silence(&self) -> Result<()> {
+        private::remove(&self.silent_file())
+    }
+
+    /// How many starts have failed in a row, and when the last one did (seconds of Unix time).
+    pub(crate) fn failed_starts(&self) -> Result<(u32, u64)> {
+        let text = private::read(&self.starts_file())?.unwrap_or_default();
+        let mut words = text.split_whitespace();
+        let mut next = || {
+            words
+                .next()
+                .and_then(|word| word.parse::<u64>().ok())
+                .unwrap_or(0)
+        };
+        let count = u32::try_from(next()).unwrap_or(u32::MAX);
+        Ok((count, next()))
+    }
+
+    /// Notes that so many starts have failed in a row, the last one at `now`.
+    pub(crate) fn note_failed_starts(&self, count: u32, now: u64) -> Result<()> {
+        private::write(&self.starts_file(), format!("{count} {now}").as_bytes())
+    }
+
+    pub(crate) fn forget_starts(&self) -> Result<()> {
+        private::remove(&self.starts_file())
     }
 
     /// Whether any target is noted to show this volume.
@@ -327,6 +398,11 @@ impl Volume {
             private::remove(&file.with_extension("new"))?;
         }
         private::remove(&self.passwd_file().with_extension("new"))?;
+        for file in [self.silent_file(), self.starts_file()] {
+            private::remove(&file)?;
+            private::remove(&file.with_extension("new"))?;
+        }
+        private::remove_directory(&self.scratch())?;
         private::remove_directory(&self.staging())?;
         self.remove_targets_directory()?;
         private::remove(&self.lock_file())?;

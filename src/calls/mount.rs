@@ -1,5 +1,6 @@
 //! The call `mount TARGET JSON`: a bucket is mounted at TARGET, or nothing has changed.
 
+use super::heal;
 use super::volumes::{self, Ending};
 use crate::config::{self, Config, NodeCredentials};
 use crate::credentials::KeyPair;
@@ -10,6 +11,7 @@ use crate::mounts::table::MountTable;
 use crate::ossfs::arguments::{CredentialOption, arguments};
 use crate::ossfs::launch::{self, Start};
 use crate::ossfs::probe::{self, Health};
+use crate::private;
 use crate::request::{Credentials, MountRequest};
 use crate::target::Target;
 use crate::volume::{EffectiveCredentials, StateDirectory, Volume, identity};
@@ -85,7 +87,8 @@ fn attach(
     deadline: Deadline,
 ) -> Result<()> {
     let state = StateDirectory::prepare(&config.state_dir)?;
-    let volume = state.volume(&identity(request, credentials));
+    let alone = (!request.share).then_some(target);
+    let volume = state.volume(&identity(request, credentials, alone));
     let _target_lock = state.lock_target(target, deadline)?;
     let directory = Directory::open(target.path())?.ok_or_else(|| {
         anyhow!(
@@ -126,16 +129,31 @@ fn attach(
     let lock = volume.lock(deadline)?;
     // First of all: a call that is killed behind this line leaves a volume that can be found.
     volume.register(target)?;
-    let bucket = request.location.bucket.as_str();
-    let attached = volumes::serve(&volume, &lock, &start, keys, bucket, deadline)
-        .and_then(|()| show(&volume, &directory));
-    if attached.is_err() {
-        volume.unregister(target)?;
-        if !volume.is_used()? {
-            volumes::remove(&volume, Ending::Kill, deadline)?;
+    if volume.daemon()?.is_none() {
+        if let Some(keys) = keys {
+            let line = keys.passwd_line(request.location.bucket.as_str());
+            private::write(&volume.passwd_file(), line.as_bytes())?;
+        }
+        volume.write_start(&start)?;
+    }
+    let attached = volumes::serve(&volume, &lock, deadline)
+        .and_then(|is_new| show(&volume, &directory).map(|()| is_new));
+    match &attached {
+        // Its daemon before has died: the Pods that have the volume already get the new one, too.
+        Ok(true) => {
+            if let Err(e) = heal::replace_everywhere(&volume, deadline) {
+                log::warn!("volume {}: {e:#}", volume.id());
+            }
+        }
+        Ok(false) => {}
+        Err(_) => {
+            volume.unregister(target)?;
+            if !volume.is_used()? {
+                volumes::remove(&volume, Ending::Kill, deadline)?;
+            }
         }
     }
-    attached
+    attached.map(drop)
 }
 
 /// Whether `target` shows the volume already, so that there is nothing to do. An error if something

@@ -2,21 +2,20 @@
 //! target of it, end it behind its last user.
 
 use crate::child;
-use crate::credentials::KeyPair;
 use crate::deadline::Deadline;
 use crate::lock::Lock;
 use crate::mounts;
 use crate::mounts::directory::{self, Directory};
-use crate::ossfs::launch::{self, Start};
+use crate::ossfs::launch;
 use crate::ossfs::ready::Starting;
 use crate::private;
 use crate::process::Process;
 use crate::target::Target;
 use crate::volume::{StateDirectory, Volume};
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use nix::mount::MsFlags;
 use nix::sys::statvfs::FsFlags;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// How long a daemon that was killed may take to be gone.
 const KILL_TIME: Duration = Duration::from_secs(5);
@@ -30,18 +29,13 @@ pub(super) enum Ending {
     Kill,
 }
 
-/// Has a live daemon serve `volume`, whose `lock` is held: the one that does already, or a new one
-/// started as `start` says. On failure a daemon that this call started is gone again, and one that
-/// it found is as before.
-pub(super) fn serve(
-    volume: &Volume,
-    lock: &Lock,
-    start: &Start,
-    keys: Option<&KeyPair>,
-    bucket: &str,
-    deadline: Deadline,
-) -> Result<()> {
+/// Has a live daemon serve `volume`, whose `lock` is held and whose start is written down: the one
+/// that does already, or a new one. Returns whether it is new. On failure a daemon that this call
+/// started is gone again, and one that it found is as before.
+pub(super) fn serve(volume: &Volume, lock: &Lock, deadline: Deadline) -> Result<bool> {
+    let start = volume.read_start()?;
     let since = Instant::now();
+    let (failed, _) = volume.failed_starts()?;
     let mut starting = match volume.daemon()? {
         Some(process) => Starting {
             volume,
@@ -52,11 +46,9 @@ pub(super) fn serve(
         None => {
             clear(volume, deadline)?;
             private::make_directory(&volume.staging())?;
-            if let Some(keys) = keys {
-                private::write(&volume.passwd_file(), keys.passwd_line(bucket).as_bytes())?;
-            }
-            volume.write_start(start)?;
             log::debug!("{} {:?}", start.program.display(), start.arguments);
+            // Until it serves: this call may be killed.
+            volume.note_failed_starts(failed + 1, now())?;
             let (child, output) = launch::spawn(volume, lock)?;
             let process = Process::of_child(&child)?;
             Starting {
@@ -67,13 +59,53 @@ pub(super) fn serve(
             }
         }
     };
+    let is_new = starting.child.is_some();
     let served = starting
         .wait(deadline)
         .and_then(|flags| protect(volume, flags, start.read_only));
-    if served.is_err() && starting.child.is_some() {
-        end(volume, Ending::Kill, Deadline::after(KILL_TIME)).context("after a failed start")?;
+    match served {
+        Ok(()) => {
+            volume.forget_starts()?;
+            Ok(is_new)
+        }
+        Err(e) => {
+            if is_new {
+                end(volume, Ending::Kill, Deadline::after(KILL_TIME))
+                    .context("after a failed start")?;
+                volume.note_failed_starts(failed + 1, now())?;
+            }
+            Err(e)
+        }
     }
-    served
+}
+
+/// Has `volume`, whose `lock` is held and whose daemon has died, served again. Starts that fail again
+/// and again are tried less and less often.
+pub(super) fn restart(volume: &Volume, lock: &Lock, deadline: Deadline) -> Result<()> {
+    let (failed, last) = volume.failed_starts()?;
+    let wait = backoff(failed);
+    let next = last.saturating_add(wait.as_secs());
+    if now() < next {
+        bail!(
+            "{failed} starts of its daemon have failed in a row, the next is tried in {} s",
+            next - now()
+        );
+    }
+    serve(volume, lock, deadline).map(drop)
+}
+
+/// How long to wait behind so many starts that failed in a row.
+fn backoff(failed: u32) -> Duration {
+    match failed {
+        0 => Duration::ZERO,
+        n => Duration::from_secs(1 << n.min(8)),
+    }
+}
+
+fn now() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |time| time.as_secs())
 }
 
 /// Gives the mount at staging the flags that every volume has, if ossfs has not: binds of it have
@@ -83,10 +115,12 @@ fn protect(volume: &Volume, found: FsFlags, read_only: bool) -> Result<()> {
     if read_only {
         wanted |= FsFlags::ST_RDONLY;
     }
+    let staging = Directory::open(&volume.staging())?.context("the staging directory is gone")?;
+    // Each target becomes a peer group of its own: what heals one must not show at all others.
+    mounts::make_private(&staging)?;
     if found.contains(wanted) {
         return Ok(());
     }
-    let staging = Directory::open(&volume.staging())?.context("the staging directory is gone")?;
     mounts::set_flags(&staging, mount_flags(found | wanted))
 }
 
@@ -202,6 +236,9 @@ fn end(volume: &Volume, ending: Ending, deadline: Deadline) -> Result<()> {
 fn clear(volume: &Volume, deadline: Deadline) -> Result<()> {
     if directory::is_mount_point(&volume.staging())? {
         child::unmount(&volume.staging(), deadline.half())?;
+    }
+    if directory::is_mount_point(&volume.scratch())? {
+        child::unmount(&volume.scratch(), deadline.half())?;
     }
     Ok(())
 }

@@ -69,11 +69,16 @@ impl Directory {
     fn mount_id(&self) -> Result<Option<u64>> {
         let path = format!("/proc/self/fdinfo/{}", self.fd.as_raw_fd());
         let text = std::fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
-        Ok(text
-            .lines()
-            .find_map(|line| line.strip_prefix("mnt_id:"))
-            .and_then(|id| id.trim().parse().ok()))
+        Ok(mount_id_in(&text))
     }
+}
+
+/// The mount's id in the text of an fdinfo file; kernels before 3.15 do not give it.
+pub(crate) fn mount_id_in(fdinfo: &str) -> Option<u64> {
+    let id = fdinfo
+        .lines()
+        .find_map(|line| line.strip_prefix("mnt_id:"))?;
+    id.trim().parse().ok()
 }
 
 impl AsFd for Directory {

@@ -15,6 +15,11 @@ pub(crate) struct Mount {
     /// The directory of the file system that is mounted.
     pub(crate) root: PathBuf,
     pub(crate) mount_point: PathBuf,
+    /// The options of this mount alone, like `ro,nosuid`.
+    pub(crate) options: String,
+    /// The peer group that this mount shares its events with, and the one that it follows.
+    pub(crate) shared: Option<u64>,
+    pub(crate) master: Option<u64>,
     pub(crate) fs_type: String,
     pub(crate) source: String,
 }
@@ -49,6 +54,29 @@ impl MountTable {
         layers().rfind(|m| !layers().any(|other| other.parent == m.id && other.id != m.id))
     }
 
+    /// The mounts at `path` from the bottom to the top.
+    pub(crate) fn layers(&self, path: &Path) -> Vec<&Mount> {
+        let mut layers: Vec<&Mount> = self.top(path).into_iter().collect();
+        while let Some(below) = layers
+            .last()
+            .and_then(|upper| {
+                self.0
+                    .iter()
+                    .find(|m| m.id == upper.parent && m.id != upper.id)
+            })
+            .filter(|m| m.mount_point == path)
+        {
+            layers.push(below);
+        }
+        layers.reverse();
+        layers
+    }
+
+    /// Every mount, in the order in which the kernel lists them.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Mount> {
+        self.0.iter()
+    }
+
     /// The mount points below `directory`, itself apart, deepest and latest first: the order in
     /// which they can be unmounted.
     pub(crate) fn below(&self, directory: &Path) -> Vec<&Path> {
@@ -69,15 +97,26 @@ fn parse_line(line: &str) -> Option<Mount> {
     let (fixed, rest) = line.split_once(" - ")?;
     let mut fixed = fixed.split(' ');
     let mut rest = rest.split(' ');
-    Some(Mount {
+    let mut mount = Mount {
         id: fixed.next()?.parse().ok()?,
         parent: fixed.next()?.parse().ok()?,
         device: fixed.next()?.to_owned(),
         root: unescape(fixed.next()?).into(),
         mount_point: unescape(fixed.next()?).into(),
+        options: fixed.next()?.to_owned(),
+        shared: None,
+        master: None,
         fs_type: unescape(rest.next()?),
         source: unescape(rest.next()?),
-    })
+    };
+    for field in fixed {
+        match field.split_once(':') {
+            Some(("shared", group)) => mount.shared = group.parse().ok(),
+            Some(("master", group)) => mount.master = group.parse().ok(),
+            _ => {}
+        }
+    }
+    Some(mount)
 }
 
 /// `field` without the octal escapes (`\040`) that the kernel writes for blanks and backslashes.
@@ -141,6 +180,11 @@ not a mount
             ("0:51", "s3fs")
         );
         assert_eq!(table.top(Path::new("/pods")), None);
+        let groups = (other.shared, other.master);
+        assert_eq!(groups, (Some(7), Some(2)));
+        let layers = table.layers(Path::new("/pods/a/volumes/alicloud~oss/oss1"));
+        assert_eq!(layers.iter().map(|m| m.id).collect::<Vec<_>>(), [90, 93]);
+        assert_eq!(layers[0].options, "rw,nosuid,nodev");
     }
 
     #[test]

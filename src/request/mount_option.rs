@@ -283,10 +283,11 @@ fn number(text: &str) -> Option<u64> {
 
 /// Whether `path` is absolute and has no empty, `.` or `..` part (one slash may end it).
 pub(crate) fn is_normal_path(path: &str) -> bool {
-    path.strip_prefix('/').is_some_and(|relative| {
-        let parts = relative.strip_suffix('/').unwrap_or(relative);
-        parts.is_empty() || !parts.split('/').any(|part| matches!(part, "" | "." | ".."))
-    })
+    path == "/"
+        || path.strip_prefix('/').is_some_and(|relative| {
+            let parts = relative.strip_suffix('/').unwrap_or(relative);
+            !parts.split('/').any(|part| matches!(part, "" | "." | ".."))
+        })
 }
 
 fn unknown(field: &str, name: &str) -> Refusal {
@@ -429,6 +430,7 @@ mod tests {
             "-oentry_timeout=nan",
             "-oinstance_name=a/b",
             "-oservicepath=a",
+            "-oservicepath=//",
             "-oparallel_count=1025",
             "-omultipart_size=18446744073709551615",
             "-ouse_sse=/etc/shadow",

@@ -31,8 +31,15 @@ impl OptionsJson {
                 json.len()
             ));
         }
-        let options: Self = serde_json::from_str(json)
-            .map_err(|e| format!("the options JSON cannot be read: {e}"))?;
+        let options: Self = serde_json::from_str(json).map_err(|e| {
+            let problem = e.to_string();
+            // serde's own words about a text in the wrong place repeat it, with the keys in it.
+            if problem.starts_with("invalid type") {
+                "the options JSON is not an object of strings".to_owned()
+            } else {
+                format!("the options JSON cannot be read: {problem}")
+            }
+        })?;
         let mut keys: Vec<String> = options
             .entries
             .iter()
@@ -152,6 +159,8 @@ mod tests {
         for (name, json) in [
             ("nothing", ""),
             ("not an object", "[]"),
+            ("encoded twice", r#""{\"akSecret\":\"7474\"}""#),
+            ("a number alone", "7474"),
             ("a number", r#"{"akSecret":747474}"#),
             ("a bare word", r#"{"akSecret":747474"#),
             ("nested", r#"{"akSecret":{"a":"747474"}}"#),

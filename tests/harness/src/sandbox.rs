@@ -230,6 +230,26 @@ impl Sandbox {
         self.remember(self.kubelet.unmount(target))
     }
 
+    /// Runs `oss heal` and returns what it printed, if all is well.
+    ///
+    /// # Errors
+    /// What it printed, if not.
+    pub fn heal(&self) -> Result<String, String> {
+        let output = std::process::Command::new(&self.kubelet.driver)
+            .arg("heal")
+            .env_clear()
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .envs(self.kubelet.environment.iter().cloned())
+            .output()
+            .expect("run the driver");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        if output.status.success() {
+            Ok(text)
+        } else {
+            Err(text)
+        }
+    }
+
     fn remember(&self, answer: Answer) -> Answer {
         self.answers.borrow_mut().push(answer.raw.clone());
         answer

@@ -1,0 +1,382 @@
+//! Putting a live file system where a dead one of the same volume still shows, in this mount
+//! namespace or in another one, without unmounting what a container has been given.
+//!
+//! The first dead layer at a place, its base, stays: what is mounted on it is what mount propagation
+//! passes on, and as long as it is there the kernel gives its device number to no other file system.
+//! Dead layers above the base are taken away, so that there are never more than two.
+
+use crate::child;
+use crate::deadline::Deadline;
+use crate::mounts::directory::Directory;
+use crate::mounts::table::{Mount, MountTable};
+use crate::mounts::{self, flags_of};
+use anyhow::{Context as _, Result, bail};
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open, openat};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, setns};
+use nix::sys::stat::Mode;
+use nix::unistd::fchdir;
+use rustix::fs::CWD;
+use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+
+/// What separates device numbers from peer groups among the child's arguments.
+const LEFT_TO: &str = "left-to";
+
+/// The live file system of a volume and the dead ones that it takes the place of, by device number.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Succession {
+    pub(crate) live: String,
+    /// The options of the mount at staging.
+    pub(crate) options: String,
+    pub(crate) dead: BTreeSet<String>,
+    /// Peer groups: a place that follows one of them is left to mount propagation, unless it has
+    /// other flags: what is passed on to a read-only mount is not read-only itself.
+    pub(crate) left_to: BTreeSet<u64>,
+}
+
+/// One mount point that shows a dead file system.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) mount_point: PathBuf,
+    /// The directory of the file system that is shown there.
+    root: PathBuf,
+    options: String,
+    /// The ids of the dead mounts, from the base to the top.
+    layers: Vec<u64>,
+    /// Whether it is below another such place, whose new mount will hide it.
+    nested: bool,
+}
+
+impl Place {
+    /// Whether a sub-directory is shown, as with a container's subPath.
+    fn is_sub_path(&self) -> bool {
+        self.root != Path::new("/")
+    }
+}
+
+/// The places in `table` where a dead file system of `succession` is on top, outer ones first.
+pub(crate) fn places(table: &MountTable, succession: &Succession) -> Vec<Place> {
+    let is_dead = |m: &Mount| m.is_ossfs() && succession.dead.contains(&m.device);
+    let points: BTreeSet<&Path> = table
+        .iter()
+        .filter(|m| is_dead(m))
+        .map(|m| m.mount_point.as_path())
+        .collect();
+    let mut places: Vec<Place> = Vec::new();
+    for point in points {
+        let layers = table.layers(point);
+        let dead: Vec<&Mount> = layers
+            .iter()
+            .rev()
+            .copied()
+            .take_while(|m| is_dead(m))
+            .collect();
+        let Some(base) = dead.last() else {
+            continue;
+        };
+        if base.root.to_string_lossy().ends_with("//deleted") {
+            continue;
+        }
+        let follows: BTreeSet<u64> = dead.iter().filter_map(|m| m.master).collect();
+        let alike = flags_of(&base.options) == flags_of(&succession.options);
+        if alike && !follows.is_disjoint(&succession.left_to) {
+            continue;
+        }
+        places.push(Place {
+            mount_point: point.to_owned(),
+            root: base.root.clone(),
+            options: base.options.clone(),
+            layers: dead.iter().rev().map(|m| m.id).collect(),
+            nested: places
+                .iter()
+                .any(|outer| point.starts_with(&outer.mount_point)),
+        });
+    }
+    places
+}
+
+/// Replaces in a child process, which may have to wait for the store where a sub-directory is shown:
+/// in the mount namespace of the process `namespace`, or in this one. Returns one line for each
+/// place that could not be healed.
+pub(crate) fn replace(
+    staging: &Path,
+    succession: &Succession,
+    namespace: Option<i32>,
+    deadline: Deadline,
+) -> Result<Vec<String>> {
+    let mut command = child::command(child::REPLACE);
+    command
+        .arg(staging)
+        .arg(namespace.unwrap_or(0).to_string())
+        .arg(&succession.live)
+        .args(&succession.dead)
+        .arg(LEFT_TO)
+        .args(succession.left_to.iter().map(u64::to_string));
+    match child::ask(&mut command, deadline)? {
+        Some(answer) => Ok(answer.lines().map(str::to_owned).collect()),
+        None => bail!("the store has not answered a lookup of a sub-directory in time"),
+    }
+}
+
+/// The child's part of `replace`: `arguments` are the staging directory, the process id, the live
+/// device and the dead ones, and behind `LEFT_TO` the peer groups.
+pub(crate) fn run(arguments: &[String]) -> Result<String> {
+    let [staging, pid, live, rest @ ..] = arguments else {
+        bail!("arguments are missing");
+    };
+    let staging = Path::new(staging);
+    let host = MountTable::read()?;
+    let live_options = match host.top(staging) {
+        Some(top) if top.device == *live => top.options.clone(),
+        _ => bail!(
+            "{} does not show the live file system any more",
+            staging.display()
+        ),
+    };
+    let mut parts = rest.split(|word| word == LEFT_TO);
+    let mut part = || parts.next().unwrap_or_default().iter();
+    let succession = Succession {
+        live: live.clone(),
+        options: live_options,
+        dead: part().cloned().collect(),
+        left_to: part().filter_map(|group| group.parse().ok()).collect(),
+    };
+    // Of this pid namespace, also when the mount namespace has a /proc of its own.
+    let proc =
+        open("/proc", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).context("open /proc")?;
+    let namespace = match pid.as_str() {
+        "0" => None,
+        pid => match open_namespace(pid)? {
+            Some(namespace) => Some(namespace),
+            // The container has ended: nobody is left to heal.
+            None => return Ok(String::new()),
+        },
+    };
+    let table = namespace.as_ref().map_or(&host, |(_, table)| table);
+    let mut failed = Vec::new();
+    let mut clones = Vec::new();
+    for place in places(table, &succession) {
+        match clone_of(staging, &succession.options, &place) {
+            Ok(clone) => clones.push((place, clone)),
+            Err(e) => failed.push(format!("{}: {e:#}", place.mount_point.display())),
+        }
+    }
+    if let Some((namespace, _)) = &namespace {
+        setns(namespace, CloneFlags::CLONE_NEWNS).context("enter the mount namespace")?;
+    }
+    for (place, clone) in &clones {
+        if let Err(e) = attach(&proc, place, clone, namespace.is_none()) {
+            failed.push(format!("{}: {e:#}", place.mount_point.display()));
+        }
+    }
+    Ok(failed.join("\n"))
+}
+
+fn open_namespace(pid: &str) -> Result<Option<(OwnedFd, MountTable)>> {
+    let path = format!("/proc/{pid}/ns/mnt");
+    let namespace = match open(
+        path.as_str(),
+        OFlag::O_RDONLY | OFlag::O_CLOEXEC,
+        Mode::empty(),
+    ) {
+        Ok(namespace) => namespace,
+        Err(Errno::ENOENT | Errno::ESRCH) => return Ok(None),
+        Err(e) => return Err(e).with_context(|| format!("open {path}")),
+    };
+    match std::fs::read(format!("/proc/{pid}/mountinfo")) {
+        Ok(bytes) => Ok(Some((
+            namespace,
+            MountTable::parse(&String::from_utf8_lossy(&bytes)),
+        ))),
+        Err(_) => Ok(None),
+    }
+}
+
+/// A mount of what `place` is to show, with the flags that it had there, not attached anywhere yet.
+fn clone_of(staging: &Path, live_options: &str, place: &Place) -> Result<OwnedFd> {
+    let relative = place.root.strip_prefix("/").unwrap_or(&place.root);
+    let source =
+        Directory::open(&staging.join(relative))?.context("it is not in the bucket any more")?;
+    let flags = flags_of(&place.options);
+    if flags == flags_of(live_options) {
+        return detached(&source);
+    }
+    // A clone takes the flags of the mount it is made of: so one with other flags is made first,
+    // rather than that a read-only place is writable for a moment.
+    let scratch = staging.with_file_name("scratch");
+    crate::private::make_directory(&scratch)?;
+    let open_scratch = || Directory::open(&scratch)?.context("the scratch directory is gone");
+    mounts::bind(&source, &open_scratch()?)?;
+    let clone = open_scratch().and_then(|bound| {
+        mounts::set_flags(&bound, flags)?;
+        mounts::make_private(&bound)?;
+        detached(&bound)
+    });
+    umount2(&scratch, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)
+        .context("unmount the scratch directory")?;
+    crate::private::remove_directory(&scratch)?;
+    clone
+}
+
+fn detached(source: &Directory) -> Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    open_tree(CWD, source.proc_path(), flags).map_err(|e| match e {
+        rustix::io::Errno::NOSYS => anyhow::anyhow!(
+            "Linux 5.2 or newer is needed to heal a running container: restart the Pod"
+        ),
+        e => anyhow::Error::from(e).context("clone the live mount"),
+    })
+}
+
+/// Attaches `clone` at `place`, in the namespace that this process is in now.
+fn attach(proc: &OwnedFd, place: &Place, clone: &OwnedFd, own_namespace: bool) -> Result<()> {
+    if !place.nested {
+        // In the node's own namespace a sub-path's base goes, too: it is in the peer group of its
+        // volume's target, where what is mounted on it would show as well.
+        let keep = usize::from(!(own_namespace && place.is_sub_path()));
+        for expected in place.layers[keep.min(place.layers.len())..].iter().rev() {
+            pop(proc, place, *expected)?;
+        }
+    }
+    let at = open_at(place)?;
+    if !own_namespace {
+        // From here on this mount is on its own: nothing that is mounted at the target it follows
+        // comes on top of what it gets now.
+        let name = enter_parent(place)?;
+        mount(
+            None::<&str>,
+            name,
+            None::<&str>,
+            MsFlags::MS_PRIVATE,
+            None::<&str>,
+        )
+        .context("make the dead mount private")?;
+    }
+    move_mount(
+        clone,
+        "",
+        at.as_fd(),
+        "",
+        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH,
+    )
+    .context("attach the live mount")
+}
+
+/// Unmounts the top layer at `place`, if it is the mount `expected`.
+fn pop(proc: &OwnedFd, place: &Place, expected: u64) -> Result<()> {
+    let top = open_at(place)?;
+    if mount_id(proc, &top)? != Some(expected) {
+        bail!("something else is mounted there meanwhile");
+    }
+    drop(top);
+    let name = enter_parent(place)?;
+    umount2(name, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)
+        .context("unmount the dead layer")
+}
+
+/// Changes to the directory that the place is in, and returns the place's name there: the process may
+/// be where no /proc of its own leads to an open directory, and a dead one cannot be entered.
+fn enter_parent(place: &Place) -> Result<&OsStr> {
+    let (Some(parent), Some(name)) = (place.mount_point.parent(), place.mount_point.file_name())
+    else {
+        bail!("it is the root of its namespace");
+    };
+    let parent = Directory::open(parent)?.context("its directory is gone")?;
+    fchdir(parent.as_fd()).context("enter its directory")?;
+    Ok(name)
+}
+
+fn open_at(place: &Place) -> Result<Directory> {
+    Directory::open(&place.mount_point)?.context("its directory is gone")
+}
+
+fn mount_id(proc: &OwnedFd, directory: &Directory) -> Result<Option<u64>> {
+    let path = format!("self/fdinfo/{}", directory.as_fd().as_raw_fd());
+    let file = openat(
+        proc,
+        path.as_str(),
+        OFlag::O_RDONLY | OFlag::O_CLOEXEC,
+        Mode::empty(),
+    )
+    .context("open fdinfo")?;
+    let mut text = String::new();
+    std::io::Read::read_to_string(&mut std::fs::File::from(file), &mut text)
+        .context("read fdinfo")?;
+    Ok(crate::mounts::directory::mount_id_in(&text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Succession, places};
+    use crate::mounts::table::MountTable;
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    const TABLE: &str = "\
+1 0 8:1 / / rw - ext4 /dev/sda rw
+10 1 0:50 / /data ro,nosuid,nodev master:4 - fuse.ossfs ossfs rw
+11 1 0:50 /sub /logs rw,nosuid,nodev - fuse.ossfs ossfs rw
+12 1 0:50 / /healed rw - fuse.ossfs ossfs rw
+13 12 0:60 / /healed rw - fuse.ossfs ossfs rw
+14 1 0:50 / /twice rw - fuse.ossfs ossfs rw
+15 14 0:51 / /twice rw - fuse.ossfs ossfs rw
+16 1 0:50 / /covered rw - fuse.ossfs ossfs rw
+17 16 0:70 / /covered rw - tmpfs none rw
+18 1 0:52 / /other rw - fuse.ossfs ossfs rw
+19 1 0:50 / /tmp rw - tmpfs none rw
+20 10 0:50 /in /data/in rw - fuse.ossfs ossfs rw
+21 1 0:50 /gone//deleted /gone rw - fuse.ossfs ossfs rw
+";
+
+    #[test]
+    fn only_dead_file_systems_of_the_volume_that_show_are_replaced() {
+        let succession = Succession {
+            live: "0:60".to_owned(),
+            options: "ro,nosuid,nodev".to_owned(),
+            dead: ["0:50".to_owned(), "0:51".to_owned()].into(),
+            left_to: BTreeSet::new(),
+        };
+        let places = places(&MountTable::parse(TABLE), &succession);
+        let found: Vec<_> = places
+            .iter()
+            .map(|p| {
+                (
+                    p.mount_point.to_str().unwrap(),
+                    p.root.to_str().unwrap(),
+                    p.layers.as_slice(),
+                    p.nested,
+                )
+            })
+            .collect();
+        assert_eq!(
+            found,
+            [
+                ("/data", "/", &[10][..], false),
+                ("/data/in", "/in", &[20], true),
+                ("/logs", "/sub", &[11], false),
+                ("/twice", "/", &[14, 15], false),
+            ]
+        );
+        assert_eq!(places[0].options, "ro,nosuid,nodev");
+        let succession = Succession {
+            left_to: [4].into(),
+            ..succession
+        };
+        let left = super::places(&MountTable::parse(TABLE), &succession);
+        assert!(
+            left.iter()
+                .all(|place| place.mount_point != Path::new("/data"))
+        );
+        let other_flags = Succession {
+            options: "rw,nosuid,nodev".to_owned(),
+            ..succession
+        };
+        let kept = super::places(&MountTable::parse(TABLE), &other_flags);
+        assert_eq!(kept[0].mount_point, Path::new("/data"));
+    }
+}

@@ -1,0 +1,291 @@
+//! Daemons that die under running containers, and are replaced without their noticing more than a
+//! moment: `oss heal` without systemd.
+
+#![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
+
+use harness::{Container, Fault, Propagation, Sandbox, Settings, with_sandbox, with_settings};
+use nix::mount::{MsFlags, mount};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::json;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const DRIVER: &str = env!("CARGO_BIN_EXE_oss");
+
+/// Kills the node's only daemon.
+fn kill_daemon(node: &Sandbox) -> i32 {
+    let daemons = node.daemons();
+    assert_eq!(daemons.len(), 1);
+    kill(Pid::from_raw(daemons[0]), Signal::SIGKILL).unwrap();
+    // Ended when its mount is: the kernel aborts the connection as it closes the daemon's files.
+    while Path::new(&format!("/proc/{}/fd/0", daemons[0])).exists() {
+        std::thread::yield_now();
+    }
+    daemons[0]
+}
+
+fn directory(node: &Sandbox, name: &str) -> PathBuf {
+    let path = node.path(name);
+    fs::create_dir_all(&path).unwrap();
+    path
+}
+
+/// Binds a sub-directory of `target` where kubelet does for a container's subPath.
+fn sub_path(node: &Sandbox, target: &Path, name: &str) -> PathBuf {
+    let path = directory(
+        node,
+        &format!("kubelet/pods/u1/volume-subpaths/oss1/main/{name}"),
+    );
+    mount(
+        Some(&target.join(name)),
+        &path,
+        None::<&str>,
+        MsFlags::MS_BIND,
+        None::<&str>,
+    )
+    .unwrap();
+    path
+}
+
+/// What of each container kind there is on one volume.
+fn containers(node: &Sandbox, target: &Path) -> Vec<(&'static str, Container, &'static str)> {
+    let sub = sub_path(node, target, "sub");
+    let at = |name: &str| directory(node, &format!("containers/{name}"));
+    vec![
+        (
+            "private",
+            Container::start(target, &at("private"), Propagation::Private, false),
+            "sub/file",
+        ),
+        (
+            "slave",
+            Container::start(target, &at("slave"), Propagation::Slave, false),
+            "sub/file",
+        ),
+        (
+            "read-only",
+            Container::start(target, &at("ro"), Propagation::Private, true),
+            "sub/file",
+        ),
+        (
+            "read-only slave",
+            Container::start(target, &at("ros"), Propagation::Slave, true),
+            "sub/file",
+        ),
+        (
+            "sub-path",
+            Container::start(&sub, &at("sub"), Propagation::Private, false),
+            "file",
+        ),
+        (
+            "sub-path slave",
+            Container::start(&sub, &at("subs"), Propagation::Slave, false),
+            "file",
+        ),
+        (
+            "read-only sub-path",
+            Container::start(&sub, &at("subro"), Propagation::Private, true),
+            "file",
+        ),
+    ]
+}
+
+#[test]
+#[ignore = "needs root, /dev/fuse and s3fs"]
+fn every_running_container_has_the_bucket_again_and_no_layers_pile_up() {
+    with_sandbox(DRIVER, |node| {
+        let target = node.target("u1", "oss1");
+        node.store.put("docker", "sub/", "");
+        node.store.put("docker", "sub/file", "content");
+        node.mount(&target, &node.options(json!({}))).success();
+        let containers = containers(node, &target);
+        for round in 0..5 {
+            for (kind, container, file) in &containers {
+                assert_eq!(
+                    fs::read(container.path(file)).unwrap(),
+                    b"content",
+                    "{kind}"
+                );
+            }
+            kill_daemon(node);
+            for (kind, container, file) in &containers {
+                let error = fs::read(container.path(file)).unwrap_err();
+                // "Not connected", or aborted in the middle of a request.
+                assert!(
+                    matches!(error.raw_os_error(), Some(103 | 107)),
+                    "{kind}: {error}"
+                );
+            }
+            let said = node.heal().unwrap();
+            assert!(said.contains("a new daemon serves it"), "{said}");
+            for (kind, container, file) in &containers {
+                let found = fs::read(container.path(file));
+                assert_eq!(
+                    found.ok().as_deref(),
+                    Some(&b"content"[..]),
+                    "{kind} in round {round}: {:#?}",
+                    container.mounts()
+                );
+                let written = fs::write(container.path(file), "content");
+                assert_eq!(written.is_ok(), !kind.starts_with("read-only"), "{kind}");
+                assert!(
+                    container.mounts().len() <= 2,
+                    "{kind}: {:#?}",
+                    container.mounts()
+                );
+            }
+            assert_eq!(fs::read(target.join("sub/file")).unwrap(), b"content");
+            let layers = node.mounts();
+            assert!(layers.len() <= 5, "{layers:#?}");
+            assert_eq!(node.heal().unwrap(), "", "nothing is left to do");
+        }
+        drop(containers);
+        // As kubelet does before it has the volume unmounted.
+        nix::mount::umount(&node.path("kubelet/pods/u1/volume-subpaths/oss1/main/sub")).unwrap();
+        node.unmount(&target).success();
+    });
+}
+
+#[test]
+#[ignore = "needs root, /dev/fuse and s3fs"]
+fn all_pods_of_a_volume_are_healed_and_other_volumes_left_alone() {
+    with_sandbox(DRIVER, |node| {
+        let targets: Vec<_> = (0..3).map(|n| node.target(&format!("u{n}"), "v")).collect();
+        for target in &targets {
+            node.mount(target, &node.options(json!({}))).success();
+        }
+        let daemon = node.daemons()[0];
+        let other = node.target("u9", "other");
+        node.mount(&other, &node.options(json!({"shareMount": "false"})))
+            .success();
+        let others: Vec<_> = node
+            .daemons()
+            .into_iter()
+            .filter(|pid| *pid != daemon)
+            .collect();
+        assert_eq!(others.len(), 1);
+        kill(Pid::from_raw(daemon), Signal::SIGKILL).unwrap();
+        node.heal().unwrap();
+        for target in &targets {
+            fs::write(target.join("again"), "x").unwrap();
+        }
+        assert_eq!(node.daemons().len(), 2);
+        assert!(node.daemons().contains(&others[0]));
+        for target in targets.iter().chain([&other]) {
+            node.unmount(target).success();
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs root, /dev/fuse and s3fs"]
+fn the_next_pod_that_mounts_a_dead_volume_heals_it_for_all() {
+    with_sandbox(DRIVER, |node| {
+        let (one, two) = (node.target("u1", "v"), node.target("u2", "v"));
+        node.mount(&one, &node.options(json!({}))).success();
+        let container = Container::start(&one, &directory(node, "c"), Propagation::Private, false);
+        kill_daemon(node);
+        node.mount(&two, &node.options(json!({}))).success();
+        fs::write(container.path("from-the-container"), "x").unwrap();
+        assert_eq!(fs::read(one.join("from-the-container")).unwrap(), b"x");
+        drop(container);
+        node.unmount(&one).success();
+        node.unmount(&two).success();
+    });
+}
+
+#[test]
+#[ignore = "needs root, /dev/fuse and s3fs"]
+fn a_store_that_is_away_is_waited_for_with_growing_patience() {
+    let settings = Settings::config(json!({"mountTimeoutSeconds": 4}));
+    with_settings(DRIVER, &settings, |node| {
+        let target = node.target("u1", "v");
+        node.mount(&target, &node.options(json!({}))).success();
+        let container =
+            Container::start(&target, &directory(node, "c"), Propagation::Private, false);
+        let fault = node.store.inject("docker", Fault::Hang);
+        kill_daemon(node);
+        let said = node.heal().unwrap_err();
+        assert!(said.contains("has not answered"), "{said}");
+        assert_eq!(node.daemons(), [] as [i32; 0]);
+        let said = node.heal().unwrap_err();
+        assert!(
+            said.contains("1 starts of its daemon have failed in a row"),
+            "{said}"
+        );
+        node.store.remove_fault(fault);
+        // The wait is over when it is: it is a matter of two seconds here.
+        let healed = loop {
+            match node.heal() {
+                Ok(said) => break said,
+                Err(said) => assert!(said.contains("in a row"), "{said}"),
+            }
+        };
+        assert!(healed.contains("a new daemon serves it"), "{healed}");
+        fs::write(container.path("again"), "x").unwrap();
+        drop(container);
+        node.unmount(&target).success();
+    });
+}
+
+#[test]
+#[ignore = "needs root, /dev/fuse and s3fs"]
+fn a_hung_daemon_is_reported_and_aborted_where_the_configuration_says_so() {
+    with_sandbox(DRIVER, |node| {
+        let target = node.target("u1", "v");
+        node.mount(&target, &node.options(json!({}))).success();
+        let container =
+            Container::start(&target, &directory(node, "c"), Propagation::Private, false);
+        let hung = node.daemons()[0];
+        kill(Pid::from_raw(hung), Signal::SIGSTOP).unwrap();
+        let said = node.heal().unwrap_err();
+        assert!(
+            said.contains("its daemon has not answered for")
+                && said.contains("abortHungAfterSeconds"),
+            "{said}"
+        );
+        assert_eq!(node.daemons(), [hung]);
+        node.configure(json!({"abortHungAfterSeconds": 1}).as_object().unwrap());
+        let said = node.heal().unwrap();
+        assert!(said.contains("a new daemon serves it"), "{said}");
+        assert_ne!(node.daemons(), [hung]);
+        fs::write(container.path("again"), "x").unwrap();
+        drop(container);
+        node.unmount(&target).success();
+    });
+}
+
+#[test]
+#[ignore = "needs root, /dev/fuse and s3fs"]
+fn unmount_copes_with_whatever_healing_has_left() {
+    with_sandbox(DRIVER, |node| {
+        let target = node.target("u1", "v");
+        let options = node.options(json!({}));
+        for _ in 0..3 {
+            node.mount(&target, &options).success();
+            kill_daemon(node);
+            node.heal().unwrap();
+            kill_daemon(node);
+            node.unmount(&target).success();
+            node.assert_clean();
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs root, /dev/fuse and s3fs"]
+fn heal_without_volumes_or_for_unknown_ones_has_nothing_to_do() {
+    with_sandbox(DRIVER, |node| {
+        assert_eq!(node.heal().unwrap(), "");
+        let target = node.target("u1", "v");
+        node.mount(&target, &node.options(json!({}))).success();
+        let output = std::process::Command::new(DRIVER)
+            .args(["heal", "0123456789abcdef0123456789abcdef"])
+            .envs(node.kubelet.environment.iter().cloned())
+            .output()
+            .unwrap();
+        assert!(output.status.success() && output.stdout.is_empty());
+        node.unmount(&target).success();
+    });
+}
