@@ -33,7 +33,7 @@ impl Call {
             Some("init") => Self::Init,
             Some("mount") => Self::mount(args),
             Some("unmount") => Self::unmount(args),
-            Some("heal" | "--help" | "-h" | "--version" | "-V") => Self::Person(args),
+            Some("adopt" | "heal" | "--help" | "-h" | "--version" | "-V") => Self::Person(args),
             _ => Self::Unsupported(
                 args.first()
                     .map(|word| word.to_string_lossy().into_owned())

@@ -1,6 +1,7 @@
 //! kubelet's calls, each told as a story of steps. An error of any step becomes the answer here and
 //! nowhere else.
 
+mod adopt;
 mod heal;
 mod mount;
 mod unmount;
@@ -40,14 +41,23 @@ pub(crate) fn answer(call: &Call) -> Answer {
 
 /// The lines that `oss heal` has for the person or unit that calls it, and whether all is well.
 pub(crate) fn heal(ids: &[String]) -> (Vec<String>, bool) {
-    let healed = Config::load(std::env::var_os(config::FILE_VARIABLE)).and_then(|config| {
+    lines("heal", |config| heal::heal(ids, config))
+}
+
+/// The lines that `oss adopt` has for the person that calls it, and whether all is well.
+pub(crate) fn adopt() -> (Vec<String>, bool) {
+    lines("adopt", |_| adopt::adopt())
+}
+
+fn lines(name: &str, step: impl FnOnce(&Config) -> Result<Vec<String>>) -> (Vec<String>, bool) {
+    let result = Config::load(std::env::var_os(config::FILE_VARIABLE)).and_then(|config| {
         logging::start(&config.log_file, config.log_level);
-        heal::heal(ids, &config)
+        step(&config)
     });
-    match healed {
+    match result {
         Ok(lines) => (lines, true),
         Err(e) => {
-            log::error!("heal: {e:#}");
+            log::error!("{name}: {e:#}");
             (vec![format!("{e:#}")], false)
         }
     }

@@ -9,11 +9,11 @@ use crate::ossfs::{launch, probe};
 use anyhow::{Context as _, Result, anyhow, bail};
 use nix::poll::{PollFd, PollFlags, poll};
 use std::ffi::{OsStr, OsString};
-use std::io::{Read as _, Write as _};
+use std::io::{PipeReader, Read as _, Write as _, pipe};
 use std::os::fd::AsFd as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// `argv[0]` of the process that becomes ossfs: `oss-daemon VOLUME_DIRECTORY`.
@@ -41,7 +41,7 @@ pub(crate) fn run(args: &mut impl Iterator<Item = OsString>, name: &OsStr) -> Op
     }
     let mut argument = || args.next().unwrap_or_default();
     let result = match name {
-        DAEMON => launch::become_daemon(Path::new(&argument())).map(|never| match never {}),
+        DAEMON => launch::become_daemon(Path::new(&argument())).map(|()| String::new()),
         PROBE => probe::ask(Path::new(&argument())),
         UNMOUNT => {
             let path = argument();
@@ -72,7 +72,7 @@ pub(crate) fn unmount(path: &Path, busy_until: Deadline) -> Result<bool> {
     let ms = busy_until.remaining().as_millis().to_string();
     let deadline = Deadline::after(busy_until.remaining() + GRACE);
     let answer = ask(command(UNMOUNT).arg(path).arg(ms), deadline)?;
-    match answer.as_deref() {
+    match answer.as_ref().map(|(words, _)| words.as_str()) {
         Some("done") => Ok(false),
         Some("detached") => Ok(true),
         Some(other) => Err(anyhow!("{}", other.strip_prefix("error ").unwrap_or(other))),
@@ -97,31 +97,34 @@ pub(crate) fn command(name: &str) -> Command {
     command
 }
 
-/// What `command` prints until it ends, or nothing if it has not ended by `deadline`: then it is
-/// killed, as far as a task that waits for a daemon can be, and not waited for.
-pub(crate) fn ask(command: &mut Command, deadline: Deadline) -> Result<Option<String>> {
+/// What `command` prints to both outputs until it ends, and whether its status is 0; nothing if it
+/// has not ended by `deadline`: then it is killed, as far as a task that waits for a daemon can be,
+/// and not waited for.
+pub(crate) fn ask(command: &mut Command, deadline: Deadline) -> Result<Option<(String, bool)>> {
+    let (mut reader, writer) = pipe().context("make a pipe")?;
+    let second = writer.try_clone().context("make a pipe")?;
     let mut child = command
-        .stdout(Stdio::piped())
+        .stdout(writer)
+        .stderr(second)
         .spawn()
         .context("start a child process")?;
-    let answer = read_until(&mut child, deadline)?;
-    if answer.is_some() {
-        child.wait().context("wait for a child process")?;
-    } else {
+    // The command holds the pipe's other ends, which must close with the child.
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let Some(words) = read_until(&mut reader, deadline)? else {
         // It may have ended meanwhile.
         let _ = child.kill();
-    }
-    Ok(answer)
+        return Ok(None);
+    };
+    let status = child.wait().context("wait for a child process")?;
+    Ok(Some((words, status.success())))
 }
 
-fn read_until(child: &mut Child, deadline: Deadline) -> Result<Option<String>> {
-    let mut pipe = child.stdout.take().context("the child has no stdout")?;
+fn read_until(pipe: &mut PipeReader, deadline: Deadline) -> Result<Option<String>> {
     let mut answer = Vec::new();
     let mut buffer = [0; 1024];
     loop {
         let mut fds = [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)];
-        let ready = poll(&mut fds, deadline.poll_timeout());
-        match ready {
+        match poll(&mut fds, deadline.poll_timeout()) {
             Ok(0) if deadline.has_passed() => return Ok(None),
             Ok(0) | Err(nix::errno::Errno::EINTR) => {}
             Ok(_) => match pipe

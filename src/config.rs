@@ -59,8 +59,10 @@ pub(crate) struct Config {
 #[derive(Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Launcher {
-    /// In a scope where systemd runs, else directly.
+    /// As a unit where systemd runs, else directly.
     Auto,
+    /// As an instance of systemd's template unit, which restarts it.
+    Unit,
     /// In a scope of systemd, outside kubelet's cgroup.
     Scope,
     /// As a process of its own session.

@@ -11,6 +11,7 @@ mod child;
 mod config;
 mod credentials;
 mod deadline;
+mod fault;
 mod lock;
 mod logging;
 mod mounts;

@@ -5,4 +5,5 @@ pub(crate) mod hung;
 pub(crate) mod launch;
 pub(crate) mod probe;
 pub(crate) mod ready;
+pub(crate) mod systemd;
 pub(crate) mod words;

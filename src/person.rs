@@ -1,4 +1,4 @@
-//! What people type, and units run: `heal`, `--help` and `--version`. kubelet sends none of these.
+//! What people type, and units run: `adopt`, `heal`, `--help` and `--version`. kubelet sends none of these.
 
 use crate::calls;
 use clap::{Arg, ArgMatches, Command};
@@ -16,6 +16,9 @@ fn command() -> Command {
         )
         .disable_help_subcommand(true)
         .subcommand_required(true)
+        .subcommand(Command::new("adopt").about(
+            "Take daemons that the old driver started out of kubelet's cgroup, so that they outlive it",
+        ))
         .subcommand(
             Command::new("heal")
                 .about("Have all volumes, or those named, served again, also in running containers")
@@ -28,6 +31,7 @@ fn command() -> Command {
 pub(crate) fn run(args: &[OsString]) -> ExitCode {
     let words = std::iter::once("oss".into()).chain(args.iter().cloned());
     let (text, status) = match command().try_get_matches_from(words) {
+        Ok(matches) if matches.subcommand_name() == Some("adopt") => outcome(calls::adopt()),
         Ok(matches) => heal(&matches),
         Err(shown) => {
             let status = if shown.use_stderr() { 2 } else { 0 };
@@ -47,7 +51,10 @@ fn heal(matches: &ArgMatches) -> (String, u8) {
         .flatten()
         .cloned()
         .collect();
-    let (lines, well) = calls::heal(&ids);
+    outcome(calls::heal(&ids))
+}
+
+fn outcome((lines, well): (Vec<String>, bool)) -> (String, u8) {
     let text = lines.iter().map(|line| format!("{line}\n")).collect();
     (text, u8::from(!well))
 }

@@ -50,6 +50,10 @@ impl ProcessId {
         })
     }
 
+    pub(crate) fn pid(&self) -> i32 {
+        self.pid
+    }
+
     /// The process if it is still running; nothing once it has ended, also if it has not been
     /// waited for by its parent yet.
     pub(crate) fn open(&self) -> Result<Option<Process>> {
@@ -156,28 +160,37 @@ pub(crate) fn boot_id() -> Result<String> {
 
 /// The processes of root, named as one of `names`, that have `argument` as one of their arguments.
 pub(crate) fn with_argument(names: &[&str], argument: &str) -> Vec<ProcessId> {
-    let Ok(entries) = std::fs::read_dir("/proc") else {
-        return Vec::new();
-    };
-    entries
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .filter(|pid: &i32| {
-            std::fs::metadata(format!("/proc/{pid}")).is_ok_and(|meta| meta.uid() == 0)
-                && std::fs::read_to_string(format!("/proc/{pid}/comm"))
-                    .is_ok_and(|name| names.contains(&name.trim()))
-        })
-        .filter(|pid| {
-            std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| {
-                line.split(|byte| *byte == 0)
-                    .any(|word| word == argument.as_bytes())
-            })
-        })
-        .filter_map(|pid| {
+    let is_it = |word: &str| word == argument;
+    daemons(names, is_it)
+        .filter_map(|(pid, _)| {
             let (started, _) = stat(pid)?;
             let boot = boot_id().ok()?;
             Some(ProcessId { pid, started, boot })
         })
         .collect()
+}
+
+/// The processes of root, named as one of `names`, that have an argument with `part` in it, and that
+/// argument.
+pub(crate) fn with_argument_in(names: &[&str], part: &str) -> Vec<(i32, String)> {
+    daemons(names, |word| word.contains(part)).collect()
+}
+
+fn daemons(names: &[&str], is_it: impl Fn(&str) -> bool) -> impl Iterator<Item = (i32, String)> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok())
+        .filter(|pid| {
+            std::fs::metadata(format!("/proc/{pid}")).is_ok_and(|meta| meta.uid() == 0)
+                && std::fs::read_to_string(format!("/proc/{pid}/comm"))
+                    .is_ok_and(|name| names.contains(&name.trim()))
+        })
+        .filter_map(move |pid| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+            let line = String::from_utf8_lossy(&line);
+            let word = line.split('\0').find(|word| is_it(word))?;
+            Some((pid, word.to_owned()))
+        })
 }
 
 /// Closes every descriptor but stdin, stdout and stderr, whoever opened it. To be called while

@@ -2,6 +2,8 @@
 //! directory.
 //!
 //! ```text
+//! <stateDir>/boot       which boot of the node the rest is of
+//! <stateDir>/locks/     targets that a call is busy with
 //! <stateDir>/volumes/<id>/
 //!     lock           held by the call that works on this volume
 //!     volume.json    how ossfs is started for it
@@ -18,7 +20,7 @@ use crate::deadline::Deadline;
 use crate::lock::Lock;
 use crate::ossfs::launch::Start;
 use crate::private;
-use crate::process::{Process, ProcessId};
+use crate::process::{Process, ProcessId, boot_id};
 use crate::request::MountRequest;
 use crate::target::{Target, hex};
 use anyhow::{Context as _, Result};
@@ -55,7 +57,25 @@ impl StateDirectory {
         private::make_directory(path)?;
         private::make_directory(&state.volumes())?;
         private::make_directory(&state.locks())?;
+        state.forget_other_boots()?;
         Ok(state)
+    }
+
+    /// Removes what was noted before the node was booted, if the directory outlives that: no mount
+    /// and no daemon of then is left.
+    fn forget_other_boots(&self) -> Result<()> {
+        let (note, boot) = (self.path.join("boot"), boot_id()?);
+        let noted = private::read(&note)?;
+        if noted.as_deref() == Some(boot.as_str()) {
+            return Ok(());
+        }
+        if noted.is_some() {
+            for volume in self.all()? {
+                log::info!("volume {} is from before the node was booted", volume.id());
+                volume.remove()?;
+            }
+        }
+        private::write(&note, boot.as_bytes())
     }
 
     /// The directory at `path` if there is one.
@@ -353,11 +373,18 @@ impl Volume {
         private::write(&self.start_file(), &json)
     }
 
-    pub(crate) fn read_start(&self) -> Result<Start> {
+    /// How ossfs is started; nothing once the volume is about to end.
+    pub(crate) fn find_start(&self) -> Result<Option<Start>> {
         let path = self.start_file();
-        let text =
-            private::read(&path)?.with_context(|| format!("{} is missing", path.display()))?;
-        serde_json::from_str(&text).with_context(|| format!("read {}", path.display()))
+        private::read(&path)?
+            .map(|text| serde_json::from_str(&text))
+            .transpose()
+            .with_context(|| format!("read {}", path.display()))
+    }
+
+    /// Has systemd not start ossfs again.
+    pub(crate) fn forget_start(&self) -> Result<()> {
+        private::remove(&self.start_file())
     }
 
     /// Notes that `process` serves this volume.
@@ -365,12 +392,15 @@ impl Volume {
         private::write(&self.daemon_file(), process.render().as_bytes())
     }
 
+    /// The process that is noted as this volume's daemon, whether it runs or not.
+    pub(crate) fn noted_daemon(&self) -> Result<Option<ProcessId>> {
+        let text = private::read(&self.daemon_file())?;
+        Ok(text.as_deref().and_then(ProcessId::parse))
+    }
+
     /// The process that serves this volume, if it runs.
     pub(crate) fn daemon(&self) -> Result<Option<Process>> {
-        match private::read(&self.daemon_file())?
-            .as_deref()
-            .and_then(ProcessId::parse)
-        {
+        match self.noted_daemon()? {
             Some(id) => id.open(),
             None => Ok(None),
         }

@@ -7,6 +7,7 @@
 use super::volumes;
 use crate::config::Config;
 use crate::deadline::Deadline;
+use crate::fault;
 use crate::mounts::namespaces::{self, Namespace, pod_of};
 use crate::mounts::replace::{self, Succession, places};
 use crate::mounts::table::MountTable;
@@ -58,8 +59,10 @@ fn heal_one(volume: &Volume, config: &Config) -> Result<Option<String>> {
         return Ok(None);
     }
     let restarted = match health(volume)? {
-        Health::Serving(_) => {
-            volume.forget_silence()?;
+        Health::Serving(flags) => {
+            if let Some(start) = volume.find_start()? {
+                volumes::settle(volume, flags, &start)?;
+            }
             false
         }
         Health::Dead => {
@@ -73,6 +76,7 @@ fn heal_one(volume: &Volume, config: &Config) -> Result<Option<String>> {
             true
         }
     };
+    fault::point("heal: served");
     let replaced = replace_everywhere(volume, deadline)?;
     Ok((restarted || replaced > 0).then(|| {
         format!(
@@ -141,6 +145,7 @@ pub(super) fn replace_everywhere(volume: &Volume, deadline: Deadline) -> Result<
             failed.extend(replace_in(&namespace, &staging, &of_others, deadline)?);
         }
     }
+    fault::point("heal: containers replaced");
     if !own.is_empty() {
         failed.extend(replace::replace(&staging, &succession, None, deadline)?);
     }

@@ -5,11 +5,12 @@ use super::volumes::{self, Ending};
 use crate::config::{self, Config, NodeCredentials};
 use crate::credentials::KeyPair;
 use crate::deadline::Deadline;
+use crate::fault;
 use crate::mounts;
 use crate::mounts::directory::Directory;
 use crate::mounts::table::MountTable;
 use crate::ossfs::arguments::{CredentialOption, arguments};
-use crate::ossfs::launch::{self, Start};
+use crate::ossfs::launch::{self, Start, Under};
 use crate::ossfs::probe::{self, Health};
 use crate::private;
 use crate::request::{Credentials, MountRequest};
@@ -58,14 +59,14 @@ pub(super) fn mount(
 /// What the node has for running ossfs.
 struct Node {
     program: std::path::PathBuf,
-    systemd_run: Option<std::path::PathBuf>,
+    under: Under,
 }
 
 /// Finds what is needed for running ossfs; an error says what the node lacks.
 fn prepare(config: &Config) -> Result<Node> {
     let node = Node {
         program: launch::find_program(&config.ossfs)?,
-        systemd_run: launch::find_systemd_run(config)?,
+        under: launch::choose(config.launcher)?,
     };
     // Opening it also has the kernel load the module.
     std::fs::OpenOptions::new()
@@ -124,20 +125,24 @@ fn attach(
         ),
         program: node.program.clone(),
         read_only: request.read_only,
-        systemd_run: node.systemd_run.clone(),
+        under: node.under.clone(),
     };
     let lock = volume.lock(deadline)?;
     // First of all: a call that is killed behind this line leaves a volume that can be found.
     volume.register(target)?;
-    if volume.daemon()?.is_none() {
+    fault::point("mount: registered");
+    // Not known although its daemon runs: an unmount was killed as it ended the volume.
+    if volume.daemon()?.is_none() || volume.find_start()?.is_none() {
         if let Some(keys) = keys {
             let line = keys.passwd_line(request.location.bucket.as_str());
             private::write(&volume.passwd_file(), line.as_bytes())?;
         }
         volume.write_start(&start)?;
     }
+    fault::point("mount: written down");
     let attached = volumes::serve(&volume, &lock, deadline)
         .and_then(|is_new| show(&volume, &directory).map(|()| is_new));
+    fault::point("mount: shown");
     match &attached {
         // Its daemon before has died: the Pods that have the volume already get the new one, too.
         Ok(true) => {

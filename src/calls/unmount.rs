@@ -5,6 +5,7 @@ use super::volumes::{self, Ending};
 use crate::child;
 use crate::config::Config;
 use crate::deadline::Deadline;
+use crate::fault;
 use crate::mounts::directory::{self, Directory};
 use crate::mounts::table::MountTable;
 use crate::mounts::unmount::all_layers;
@@ -32,7 +33,9 @@ pub(super) fn unmount(target: &Target, config: &Config) -> Result<()> {
     };
 
     unmount_subpaths(target, deadline)?;
+    fault::point("unmount: found");
     unmount_target(target, &volumes, deadline)?;
+    fault::point("unmount: target unmounted");
     for volume in &volumes {
         volumes::release(volume, target, Ending::Finish, deadline)?;
     }

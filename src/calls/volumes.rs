@@ -3,11 +3,13 @@
 
 use crate::child;
 use crate::deadline::Deadline;
+use crate::fault;
 use crate::lock::Lock;
 use crate::mounts;
 use crate::mounts::directory::{self, Directory};
-use crate::ossfs::launch;
-use crate::ossfs::ready::Starting;
+use crate::ossfs::launch::{self, Start, Under, unix_time};
+use crate::ossfs::ready::{Daemon, Starting};
+use crate::ossfs::systemd;
 use crate::private;
 use crate::process::Process;
 use crate::target::Target;
@@ -15,7 +17,7 @@ use crate::volume::{StateDirectory, Volume};
 use anyhow::{Context as _, Result, bail};
 use nix::mount::MsFlags;
 use nix::sys::statvfs::FsFlags;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 /// How long a daemon that was killed may take to be gone.
 const KILL_TIME: Duration = Duration::from_secs(5);
@@ -33,79 +35,89 @@ pub(super) enum Ending {
 /// that does already, or a new one. Returns whether it is new. On failure a daemon that this call
 /// started is gone again, and one that it found is as before.
 pub(super) fn serve(volume: &Volume, lock: &Lock, deadline: Deadline) -> Result<bool> {
-    let start = volume.read_start()?;
-    let since = Instant::now();
+    let start = volume
+        .find_start()?
+        .context("how its daemon is started is not known any more")?;
     let (failed, _) = volume.failed_starts()?;
-    let mut starting = match volume.daemon()? {
-        Some(process) => Starting {
-            volume,
-            process,
-            child: None,
-            since,
-        },
-        None => {
-            clear(volume, deadline)?;
-            private::make_directory(&volume.staging())?;
-            log::debug!("{} {:?}", start.program.display(), start.arguments);
-            // Until it serves: this call may be killed.
-            volume.note_failed_starts(failed + 1, now())?;
-            let (child, output) = launch::spawn(volume, lock)?;
-            let process = Process::of_child(&child)?;
-            Starting {
-                volume,
-                process,
-                child: Some((child, output)),
-                since,
-            }
-        }
+    let (mut starting, is_new) = match volume.daemon()? {
+        Some(process) => (Starting::of(volume, Daemon::Found(process)), false),
+        None => (launch(volume, lock, &start, failed, deadline)?, true),
     };
-    let is_new = starting.child.is_some();
-    let served = starting
-        .wait(deadline)
-        .and_then(|flags| protect(volume, flags, start.read_only));
+    let served = starting.wait(deadline).and_then(|flags| {
+        fault::point("serve: served");
+        settle(volume, flags, &start)
+    });
     match served {
-        Ok(()) => {
-            volume.forget_starts()?;
-            Ok(is_new)
-        }
+        Ok(()) => Ok(is_new),
         Err(e) => {
             if is_new {
                 end(volume, Ending::Kill, Deadline::after(KILL_TIME))
                     .context("after a failed start")?;
-                volume.note_failed_starts(failed + 1, now())?;
+                volume.note_failed_starts(failed + 1, unix_time())?;
             }
             Err(e)
         }
     }
 }
 
+/// Starts a daemon for `volume`, of which nothing is left mounted.
+fn launch<'a>(
+    volume: &'a Volume,
+    lock: &Lock,
+    start: &Start,
+    failed: u32,
+    deadline: Deadline,
+) -> Result<Starting<'a>> {
+    log::debug!("{} {:?}", start.program.display(), start.arguments);
+    if start.under == Under::Unit {
+        // systemd may be at it already, so all that belongs to a start is done in there.
+        let starting = Starting::of(volume, Daemon::Awaited(volume.noted_daemon()?));
+        systemd::install_template(volume.directory().parent().unwrap_or(volume.directory()))?;
+        systemd::start(volume.id())?;
+        return Ok(starting);
+    }
+    clear(volume, deadline)?;
+    private::make_directory(&volume.staging())?;
+    // Until it serves: this call may be killed.
+    volume.note_failed_starts(failed + 1, unix_time())?;
+    let (child, output) = launch::spawn(volume, lock)?;
+    fault::point("serve: started");
+    let process = Process::of_child(&child)?;
+    Ok(Starting::of(
+        volume,
+        Daemon::Child {
+            process,
+            child,
+            output,
+        },
+    ))
+}
+
 /// Has `volume`, whose `lock` is held and whose daemon has died, served again. Starts that fail again
 /// and again are tried less and less often.
 pub(super) fn restart(volume: &Volume, lock: &Lock, deadline: Deadline) -> Result<()> {
-    let (failed, last) = volume.failed_starts()?;
-    let wait = backoff(failed);
-    let next = last.saturating_add(wait.as_secs());
-    if now() < next {
+    let (failed, last) = match volume.find_start()? {
+        // Held back by the process that systemd starts.
+        Some(start) if start.under == Under::Unit => (0, 0),
+        _ => volume.failed_starts()?,
+    };
+    let next = last.saturating_add(launch::backoff(failed).as_secs());
+    let now = unix_time();
+    if now < next {
         bail!(
             "{failed} starts of its daemon have failed in a row, the next is tried in {} s",
-            next - now()
+            next - now
         );
     }
     serve(volume, lock, deadline).map(drop)
 }
 
-/// How long to wait behind so many starts that failed in a row.
-fn backoff(failed: u32) -> Duration {
-    match failed {
-        0 => Duration::ZERO,
-        n => Duration::from_secs(1 << n.min(8)),
-    }
-}
-
-fn now() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |time| time.as_secs())
+/// What follows once `volume` is served by a mount with `flags`; a call before may have been killed
+/// before it came to this.
+pub(super) fn settle(volume: &Volume, flags: FsFlags, start: &Start) -> Result<()> {
+    protect(volume, flags, start.read_only)?;
+    volume.forget_silence()?;
+    volume.forget_starts()
 }
 
 /// Gives the mount at staging the flags that every volume has, if ossfs has not: binds of it have
@@ -151,6 +163,7 @@ pub(super) fn release(
         return Ok(());
     };
     volume.unregister(target)?;
+    fault::point("release: unregistered");
     if !volume.is_used()? {
         remove(volume, ending, deadline)?;
     }
@@ -199,7 +212,10 @@ fn is_gone(target: &Target) -> bool {
 /// Ends the daemon of `volume`, whose lock is held, and removes all that is known of the volume,
 /// its key file first of all.
 pub(super) fn remove(volume: &Volume, ending: Ending, deadline: Deadline) -> Result<()> {
+    volume.forget_start()?;
+    fault::point("remove: about to end");
     end(volume, ending, deadline)?;
+    fault::point("remove: ended");
     volume.remove()
 }
 
@@ -215,9 +231,17 @@ fn end(volume: &Volume, ending: Ending, deadline: Deadline) -> Result<()> {
         process.kill();
         process.wait(Deadline::after(KILL_TIME))?;
     }
+    if ending == Ending::Kill && systemd::is_running() {
+        // It would start a daemon that was killed again. There may be no such instance.
+        if let Err(e) = systemd::stop(volume.id()) {
+            log::debug!("{e:#}");
+        }
+    }
     // From here on a call finds no daemon, rather than one that is about to end.
     volume.forget_daemon()?;
+    fault::point("end: daemon forgotten");
     clear(volume, deadline)?;
+    fault::point("end: staging unmounted");
     if let Some(process) = daemon
         && !process.wait(deadline)?
     {

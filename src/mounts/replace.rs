@@ -118,7 +118,7 @@ pub(crate) fn replace(
         .arg(LEFT_TO)
         .args(succession.left_to.iter().map(u64::to_string));
     match child::ask(&mut command, deadline)? {
-        Some(answer) => Ok(answer.lines().map(str::to_owned).collect()),
+        Some((answer, _)) => Ok(answer.lines().map(str::to_owned).collect()),
         None => bail!("the store has not answered a lookup of a sub-directory in time"),
     }
 }

@@ -2,8 +2,12 @@
 //! runs in a scope outside kubelet's cgroup, so that a restart of kubelet does not take it along.
 
 use crate::child::{self, PATH};
-use crate::config::{Config, Launcher};
+use crate::config::Launcher;
+use crate::deadline::Deadline;
 use crate::lock::Lock;
+use crate::mounts::{directory, unmount};
+use crate::ossfs::systemd;
+use crate::private;
 use crate::process::{self, ProcessId};
 use crate::volume::Volume;
 use anyhow::{Context as _, Result, bail};
@@ -12,15 +16,15 @@ use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{dup, execve, setsid};
 use serde::{Deserialize, Serialize};
-use std::convert::Infallible;
 use std::ffi::CString;
 use std::io::{PipeReader, pipe};
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::process::Child;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// The slice of every daemon under systemd.
-const SLICE: &str = "alicloud-oss.slice";
+/// How many starts under systemd may fail in a row before they are held back.
+const FREE_STARTS: u32 = 2;
 
 /// How ossfs is started for one volume: the content of its `volume.json`.
 #[derive(Serialize, Deserialize, Debug, PartialEq, Eq)]
@@ -29,8 +33,19 @@ pub(crate) struct Start {
     pub(crate) program: PathBuf,
     pub(crate) arguments: Vec<String>,
     pub(crate) read_only: bool,
-    /// systemd-run, if ossfs is to run in a scope.
-    pub(crate) systemd_run: Option<PathBuf>,
+    pub(crate) under: Under,
+}
+
+/// What ossfs runs under.
+#[derive(Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum Under {
+    /// An instance of systemd's template unit.
+    Unit,
+    /// A scope of systemd, made by this systemd-run.
+    Scope(PathBuf),
+    /// Nothing: a session of its own.
+    Nothing,
 }
 
 /// The absolute path of the program `name`, looked up in the standard directories.
@@ -43,34 +58,24 @@ pub(crate) fn find_program(name: &str) -> Result<PathBuf> {
     })
 }
 
-/// systemd-run, if `config` and this node want ossfs to run in a scope.
-pub(crate) fn find_systemd_run(config: &Config) -> Result<Option<PathBuf>> {
-    let found = || which::which_in("systemd-run", Some(PATH), "/").ok();
-    match config.launcher {
-        Launcher::Direct => Ok(None),
-        Launcher::Auto if systemd_is_running() => Ok(found()),
-        Launcher::Auto => Ok(None),
-        Launcher::Scope if !systemd_is_running() => {
-            bail!(
-                "the launcher \"scope\" of the node configuration needs systemd, which does not run here"
-            )
+/// What ossfs is to run under on this node; an error if `launcher` wants what the node does not have.
+pub(crate) fn choose(launcher: Launcher) -> Result<Under> {
+    let with_systemd = |name: &str, tool: &str| match systemd::tool(tool) {
+        Some(path) if systemd::is_running() => Ok(path),
+        _ => bail!(
+            "the launcher {name:?} of the node configuration needs systemd and {tool}, which this node \
+             does not run or have"
+        ),
+    };
+    match launcher {
+        Launcher::Direct => Ok(Under::Nothing),
+        Launcher::Auto if systemd::is_running() && systemd::tool("systemctl").is_some() => {
+            Ok(Under::Unit)
         }
-        Launcher::Scope => match found() {
-            Some(path) => Ok(Some(path)),
-            None => bail!(
-                "the launcher \"scope\" of the node configuration needs systemd-run, which is missing"
-            ),
-        },
+        Launcher::Auto => Ok(Under::Nothing),
+        Launcher::Unit => with_systemd("unit", "systemctl").map(|_| Under::Unit),
+        Launcher::Scope => with_systemd("scope", "systemd-run").map(Under::Scope),
     }
-}
-
-/// Whether systemd is PID 1 and sees the mounts that we see: sd_booted(3), and the same mount
-/// namespace. In a kubelet that runs in a container it may be neither.
-fn systemd_is_running() -> bool {
-    let namespace = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
-    Path::new("/run/systemd/system").is_dir()
-        && namespace("1").is_some()
-        && namespace("1") == namespace("self")
 }
 
 /// Starts ossfs for `volume`. The returned child is, or becomes, ossfs itself; its words can be read
@@ -98,9 +103,12 @@ pub(crate) fn spawn(volume: &Volume, lock: &Lock) -> Result<(Child, PipeReader)>
 
 /// Makes this process the daemon of the volume at `directory`: notes itself as such, then becomes
 /// ossfs, by way of systemd-run where the volume says so. Only comes back with an error.
-pub(crate) fn become_daemon(directory: &Path) -> Result<Infallible> {
+/// Nothing to do, and a success, where the volume has ended meanwhile.
+pub(crate) fn become_daemon(directory: &Path) -> Result<()> {
     let volume = Volume::at(directory).context("no volume directory is given")?;
-    let start = volume.read_start()?;
+    let Some(start) = volume.find_start()? else {
+        return Ok(());
+    };
     // A session of its own: no signal to kubelet's group reaches it. It may lead one already.
     let _ = setsid();
     umask(Mode::from_bits_truncate(0o022));
@@ -111,6 +119,9 @@ pub(crate) fn become_daemon(directory: &Path) -> Result<Infallible> {
     // kubelet's protection from the out-of-memory killer is not for what a Pod can make grow.
     // Without /proc/self/oom_score_adj, or the right to lower it, all stays as it is.
     let _ = std::fs::write("/proc/self/oom_score_adj", "0");
+    if start.under == Under::Unit {
+        restart(&volume)?;
+    }
     volume.write_daemon(&ProcessId::own()?)?;
     process::close_inherited()?;
     // SIGPIPE stays ignored, as it is in this program: nobody listens to ossfs for ever.
@@ -118,17 +129,45 @@ pub(crate) fn become_daemon(directory: &Path) -> Result<Infallible> {
     let environment = [c_string(&format!("PATH={PATH}"))?];
     // execve(2) itself: execvp(3) would hand a file that is no program to a shell.
     execve(&arguments[0], &arguments, &environment)
+        .map(|never| match never {})
         .with_context(|| format!("run {}", arguments[0].to_string_lossy()))
+}
+
+/// What comes before a start by systemd, which may be one behind a daemon that died: its dead mount
+/// is taken off the staging directory, and starts that fail in a row come less and less often.
+fn restart(volume: &Volume) -> Result<()> {
+    let (failed, _) = volume.failed_starts()?;
+    std::thread::sleep(backoff(failed.saturating_sub(FREE_STARTS)));
+    volume.note_failed_starts(failed + 1, unix_time())?;
+    if directory::is_mount_point(&volume.staging())? {
+        unmount::all_layers(&volume.staging(), Deadline::after(Duration::ZERO))?;
+    }
+    private::make_directory(&volume.staging())
+}
+
+/// How long to wait behind so many starts that failed in a row.
+pub(crate) fn backoff(failed: u32) -> Duration {
+    match failed {
+        0 => Duration::ZERO,
+        n => Duration::from_secs(1 << n.min(8)),
+    }
+}
+
+/// The time as seconds of Unix time.
+pub(crate) fn unix_time() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |time| time.as_secs())
 }
 
 /// The whole command line that the daemon is started with, the program's path first.
 fn exec_arguments(start: &Start, id: &str) -> Result<Vec<CString>> {
     let program = start.program.to_string_lossy();
     let mut words = Vec::new();
-    if let Some(systemd_run) = &start.systemd_run {
+    if let Under::Scope(systemd_run) = &start.under {
         words.push(c_string(&systemd_run.to_string_lossy())?);
         words.push(c_string("--scope")?);
-        words.push(c_string(&format!("--slice={SLICE}"))?);
+        words.push(c_string(&format!("--slice={}", systemd::SLICE))?);
         // A scope of the same name may still be ending.
         let pid = std::process::id();
         words.push(c_string(&format!("--unit=alicloud-oss-{id}-{pid}.scope"))?);

@@ -29,7 +29,7 @@ pub(crate) enum Health {
 pub(crate) fn health(directory: &Path, deadline: Deadline) -> Result<Health> {
     let answer = child::ask(child::command(child::PROBE).arg(directory), deadline)
         .context("probe the mount")?;
-    Ok(answer.as_deref().map_or(Health::Silent, parse))
+    Ok(answer.map_or(Health::Silent, |(words, _)| parse(&words)))
 }
 
 /// The child's part: asks for the file system's statistics, which ossfs answers itself once its

@@ -1,6 +1,8 @@
 //! Properties of everything that reads a Pod author's words, for inputs that are made up: of the
 //! pieces of right ones, of those that attacks are made of, and of nothing but chance.
 
+#![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
+
 #[path = "../../tests/fuzz/src/invariants.rs"]
 mod invariants;
 
@@ -458,4 +460,28 @@ fn the_nodes_identity_is_never_a_default() {
     let request = MountRequest::parse(none, &Config::parse(open).unwrap());
     let credentials = request.map(|request| request.credentials);
     assert!(matches!(credentials, Ok(Credentials::RamRole(role)) if role == "node-role"));
+}
+
+#[test]
+fn the_seeds_of_the_fuzz_targets_hold() {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus");
+    let mut seeds = 0;
+    let mut each = |target: &str, check: &dyn Fn(&str)| {
+        for entry in std::fs::read_dir(corpus.join(target)).unwrap() {
+            let bytes = std::fs::read(entry.unwrap().path()).unwrap();
+            check(&String::from_utf8_lossy(&bytes));
+            seeds += 1;
+        }
+    };
+    each("options_json", &|text| {
+        check_request(&text[1..], &Config::default());
+    });
+    each("other_opts", &|text| {
+        check_other_opts(text);
+    });
+    each("mountinfo", &check_mountinfo);
+    each("config", &|text| {
+        check_config(text);
+    });
+    assert!(seeds >= 39, "{seeds} seeds");
 }

@@ -30,6 +30,15 @@ pub struct Answer {
 }
 
 impl Answer {
+    /// What kubelet makes of all that came through the pipe.
+    ///
+    /// # Panics
+    /// When that is nothing.
+    #[track_caller]
+    pub fn parse(raw: &str) -> Self {
+        parse(raw)
+    }
+
     /// Goes on if the call succeeded.
     ///
     /// # Panics
@@ -85,7 +94,7 @@ impl Kubelet {
         let status = child.wait().expect("wait for the driver");
         let raw = String::from_utf8(raw).expect("the answer is UTF-8");
         assert!(status.success(), "{status}: {raw}");
-        parse(&raw)
+        Answer::parse(&raw)
     }
 
     /// Makes TARGET and mounts; after a failure TARGET is removed again, for which it must be empty.

@@ -1,0 +1,252 @@
+//! ossfs as an instance of a template unit of systemd, `alicloud-oss@<volume id>.service`: outside
+//! kubelet's cgroup, restarted when it dies, limited by an administrator with an ordinary drop-in,
+//! its words in the journal. Only directives that systemd 219 (CentOS 7) knows are used.
+
+use crate::child::{self, PATH};
+use crate::config::FILE_VARIABLE;
+use crate::deadline::Deadline;
+use anyhow::{Context as _, Result, anyhow, bail};
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, SystemTime};
+
+/// The slice of every daemon.
+pub(crate) const SLICE: &str = "alicloud-oss.slice";
+/// The template's file name.
+const TEMPLATE: &str = "alicloud-oss@.service";
+/// Where an administrator or a package puts it (systemd.unit(5)).
+const INSTALLED: [&str; 4] = [
+    "/etc/systemd/system",
+    "/usr/local/lib/systemd/system",
+    "/usr/lib/systemd/system",
+    "/lib/systemd/system",
+];
+/// Where the driver puts it if nobody has.
+const RUNTIME: &str = "/run/systemd/system";
+/// How long systemctl and journalctl may take.
+const TOOL_TIME: Duration = Duration::from_secs(10);
+
+/// Whether systemd is PID 1 and sees the mounts that we see: sd_booted(3), and the same mount
+/// namespace. In a kubelet that runs in a container it may be neither.
+pub(crate) fn is_running() -> bool {
+    let namespace = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
+    Path::new("/run/systemd/system").is_dir()
+        && namespace("1").is_some()
+        && namespace("1") == namespace("self")
+}
+
+/// One of systemd's own programs, if it is installed.
+pub(crate) fn tool(name: &str) -> Option<PathBuf> {
+    which::which_in(name, Some(PATH), "/").ok()
+}
+
+/// How often to look whether a process has been moved.
+const MOVE_RETRY: Duration = Duration::from_millis(10);
+
+fn unit(id: &str) -> String {
+    format!("alicloud-oss@{id}.service")
+}
+
+/// The template for volumes whose places are in `volumes`, run by the driver at `program`.
+fn template(program: &str, volumes: &str, config: Option<&str>) -> String {
+    let quote = |text: &str| {
+        let text = text
+            .replace('\\', "\\\\")
+            .replace('"', "\\\"")
+            .replace('%', "%%");
+        format!("\"{text}\"")
+    };
+    let environment = config.map_or(String::new(), |file| {
+        format!(
+            "Environment={}\n",
+            quote(&format!("{FILE_VARIABLE}={file}"))
+        )
+    });
+    // A path in front of the command line takes no quotes in systemd 219.
+    let program = program.replace('%', "%%");
+    let volumes = volumes.replace('%', "%%");
+    format!(
+        "# Written by the driver; put a file of this name into /etc/systemd/system to have your own.
+[Unit]
+Description=ossfs of the alicloud/oss volume %i
+
+[Service]
+Slice={SLICE}
+{environment}ExecStart=@{program} {daemon} {volumes}/%i
+ExecStartPost=-{program} heal %i
+# Not when its mount was taken away: then it ends with status 0.
+Restart=on-failure
+RestartSec=100ms
+# The driver waits longer and longer where starts fail in a row.
+StartLimitInterval=0
+TimeoutStartSec=300
+LimitCORE=0
+StandardOutput=journal
+StandardError=journal
+",
+        daemon = child::DAEMON,
+    )
+}
+
+/// Sees to it that the template is installed: an administrator's is left alone, the driver's own is
+/// put under /run where it is missing or another driver's.
+pub(crate) fn install_template(volumes: &Path) -> Result<()> {
+    if INSTALLED
+        .iter()
+        .any(|dir| Path::new(dir).join(TEMPLATE).exists())
+    {
+        return Ok(());
+    }
+    let program = std::env::current_exe().context("find the driver's own path")?;
+    let program = program.to_string_lossy();
+    // The driver at this path was replaced while this call runs.
+    let program = program.strip_suffix(" (deleted)").unwrap_or(&program);
+    if program.contains(char::is_whitespace) {
+        bail!("the driver's path {program:?} has blanks, which a unit cannot run");
+    }
+    let config = std::env::var(FILE_VARIABLE).ok();
+    let text = template(program, &volumes.to_string_lossy(), config.as_deref());
+    let path = Path::new(RUNTIME).join(TEMPLATE);
+    if std::fs::read_to_string(&path).is_ok_and(|found| found == text) {
+        return Ok(());
+    }
+    // Calls that run at once write the same; a rename never shows half of it.
+    let temporary = Path::new(RUNTIME).join(format!(".{TEMPLATE}.{}", std::process::id()));
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o644)
+        .open(&temporary)
+        .and_then(|mut file| file.write_all(text.as_bytes()))
+        .and_then(|()| std::fs::rename(&temporary, &path))
+        .with_context(|| format!("write {}", path.display()))?;
+    log::info!("installed {}", path.display());
+    systemctl(&["daemon-reload"])
+}
+
+/// Starts the instance of the volume `id`, without waiting for it.
+pub(crate) fn start(id: &str) -> Result<()> {
+    systemctl(&["start", "--no-block", &unit(id)])
+}
+
+/// Stops the instance of the volume `id`, whose process has ended: it is not started again.
+pub(crate) fn stop(id: &str) -> Result<()> {
+    systemctl(&["stop", &unit(id)])
+}
+
+fn systemctl(arguments: &[&str]) -> Result<()> {
+    let program = tool("systemctl").context("systemctl is missing")?;
+    let answer = child::ask(
+        command(&program).args(arguments).arg("--no-ask-password"),
+        Deadline::after(TOOL_TIME),
+    )?;
+    match answer {
+        Some((_, true)) => Ok(()),
+        Some((words, false)) => Err(anyhow!(
+            "systemctl {}: {}",
+            arguments.join(" "),
+            words.trim()
+        )),
+        None => bail!("systemctl {} has not ended in time", arguments.join(" ")),
+    }
+}
+
+/// What the process `pid` has printed since `since`, from the journal; nothing where that cannot be
+/// read.
+pub(crate) fn words(pid: i32, since: SystemTime) -> String {
+    let Some(program) = tool("journalctl") else {
+        return String::new();
+    };
+    let deadline = Deadline::after(TOOL_TIME);
+    // What was printed last may be on its way. Before systemd 228 there is no such option.
+    let _ = child::ask(command(&program).arg("--sync"), deadline);
+    let since = since
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |time| time.as_secs());
+    let answer = child::ask(
+        command(&program)
+            .args(["--quiet", "--output=cat", "--no-pager", "--lines=50"])
+            .arg(format!("--since=@{since}"))
+            .arg(format!("_PID={pid}")),
+        deadline,
+    );
+    match answer {
+        Ok(Some((words, true))) => words,
+        _ => String::new(),
+    }
+}
+
+/// Moves the process `pid` into a scope of its own in the daemons' slice.
+pub(crate) fn adopt(pid: i32) -> Result<()> {
+    let program = tool("busctl").context("busctl is missing")?;
+    let manager = "org.freedesktop.systemd1";
+    let answer = child::ask(
+        command(&program)
+            .args(["call", manager, "/org/freedesktop/systemd1"])
+            .args([
+                &format!("{manager}.Manager"),
+                "StartTransientUnit",
+                "ssa(sv)a(sa(sv))",
+            ])
+            .args([&format!("alicloud-oss-adopted-{pid}.scope"), "fail", "2"])
+            .args(["PIDs", "au", "1", &pid.to_string()])
+            .args(["Slice", "s", SLICE, "0"]),
+        Deadline::after(TOOL_TIME),
+    )?;
+    match answer {
+        Some((_, true)) => {}
+        Some((words, false)) => bail!("move process {pid}: {}", words.trim()),
+        None => bail!("move process {pid}: systemd has not answered in time"),
+    }
+    // The answer comes before the move, and there is no event for that.
+    let deadline = Deadline::after(TOOL_TIME);
+    while !is_in_slice(pid) {
+        if deadline.has_passed() {
+            bail!("move process {pid}: it is not in {SLICE} yet");
+        }
+        std::thread::sleep(MOVE_RETRY);
+    }
+    Ok(())
+}
+
+/// Whether the process `pid` is in the daemons' slice.
+pub(crate) fn is_in_slice(pid: i32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/cgroup")).is_ok_and(|text| text.contains(SLICE))
+}
+
+fn command(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    command
+        .env_clear()
+        .env("PATH", PATH)
+        .current_dir("/")
+        .stdin(Stdio::null());
+    command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::template;
+
+    #[test]
+    fn the_template_runs_the_driver_by_its_path() {
+        let text = template(
+            "/a/alicloud~oss/oss",
+            "/run/alicloud-oss/volumes",
+            Some("/e/50%.json"),
+        );
+        for line in [
+            "ExecStart=@/a/alicloud~oss/oss oss-daemon /run/alicloud-oss/volumes/%i",
+            "ExecStartPost=-/a/alicloud~oss/oss heal %i",
+            "Environment=\"OSS_FLEXVOLUME_CONFIG=/e/50%%.json\"",
+            "Slice=alicloud-oss.slice",
+            "Restart=on-failure",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+        }
+        assert!(!template("/o", "/v", None).contains("Environment"));
+    }
+}

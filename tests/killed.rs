@@ -1,0 +1,184 @@
+//! The driver killed at each step of each call: the next call gets to the right result, and nothing
+//! is left over behind it.
+
+#![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
+
+use harness::{Container, Propagation, Sandbox, with_sandbox};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::json;
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{Command, Stdio};
+
+const DRIVER: &str = env!("CARGO_BIN_EXE_oss");
+
+const MOUNT: [&str; 5] = [
+    "mount: registered",
+    "mount: written down",
+    "serve: started",
+    "serve: served",
+    "mount: shown",
+];
+const UNMOUNT: [&str; 7] = [
+    "unmount: found",
+    "unmount: target unmounted",
+    "release: unregistered",
+    "remove: about to end",
+    "end: daemon forgotten",
+    "end: staging unmounted",
+    "remove: ended",
+];
+const HEAL: [&str; 4] = [
+    "serve: started",
+    "serve: served",
+    "heal: served",
+    "heal: containers replaced",
+];
+
+/// Runs the driver and has it killed at `point`.
+fn killed_at<A: AsRef<OsStr>>(node: &Sandbox, point: &str, args: &[A]) {
+    let status = Command::new(DRIVER)
+        .args(args)
+        .envs(node.kubelet.environment.iter().cloned())
+        .env("OSS_TEST_KILL_AT", point)
+        .stdout(Stdio::null())
+        .status()
+        .unwrap();
+    assert_eq!(
+        status.signal(),
+        Some(9),
+        "the driver does not come to {point:?}"
+    );
+}
+
+#[test]
+#[ignore = "needs root, /dev/fuse and s3fs"]
+fn a_mount_that_was_killed_is_finished_by_the_next_call() {
+    with_sandbox(DRIVER, |node| {
+        let target = node.target("u1", "v");
+        let options = node.options(json!({}));
+        for point in MOUNT {
+            fs::create_dir_all(&target).unwrap();
+            let args = ["mount", target.to_str().unwrap(), &options.to_string()];
+            killed_at(node, point, &args);
+            // kubelet asks again, whatever it finds there.
+            node.kubelet.call(&args).success();
+            assert_eq!(node.daemons().len(), 1, "{point}");
+            fs::write(target.join("file"), point).unwrap();
+            node.unmount(&target).success();
+            assert_eq!(
+                node.store.object("docker", "file").unwrap(),
+                point.as_bytes()
+            );
+            node.assert_clean();
+            // Or the Pod is gone meanwhile.
+            fs::create_dir_all(&target).unwrap();
+            killed_at(node, point, &args);
+            node.unmount(&target).success();
+            node.assert_clean();
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs root, /dev/fuse and s3fs"]
+fn an_unmount_that_was_killed_is_finished_by_the_next_call() {
+    with_sandbox(DRIVER, |node| {
+        let target = node.target("u1", "v");
+        let options = node.options(json!({}));
+        for point in UNMOUNT {
+            node.mount(&target, &options).success();
+            fs::write(target.join("file"), point).unwrap();
+            killed_at(node, point, &["unmount", target.to_str().unwrap()]);
+            node.unmount(&target).success();
+            assert_eq!(
+                node.store.object("docker", "file").unwrap(),
+                point.as_bytes()
+            );
+            node.assert_clean();
+            // Or the same Pod's successor mounts first.
+            node.mount(&target, &options).success();
+            killed_at(node, point, &["unmount", target.to_str().unwrap()]);
+            fs::create_dir_all(&target).unwrap();
+            let args = ["mount", target.to_str().unwrap(), &options.to_string()];
+            node.kubelet.call(&args).success();
+            fs::write(target.join("file"), "again").unwrap();
+            node.unmount(&target).success();
+            assert_eq!(
+                node.store.object("docker", "file").unwrap(),
+                b"again",
+                "{point}"
+            );
+            node.assert_clean();
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs root, /dev/fuse and s3fs"]
+fn a_heal_that_was_killed_is_finished_by_the_next_one() {
+    with_sandbox(DRIVER, |node| {
+        let target = node.target("u1", "v");
+        node.mount(&target, &node.options(json!({}))).success();
+        fs::write(target.join("file"), "content").unwrap();
+        let path = node.path("container");
+        fs::create_dir(&path).unwrap();
+        let container = Container::start(&target, &path, Propagation::Private, false);
+        for point in HEAL {
+            for pid in node.daemons() {
+                kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+            }
+            while fs::metadata(target.join("file")).is_ok() {}
+            killed_at(node, point, &["heal"]);
+            // Where the start itself was killed the next one is held back for a moment.
+            while let Err(said) = node.heal() {
+                assert!(said.contains("in a row"), "{point}: {said}");
+            }
+            assert_eq!(
+                fs::read(container.path("file")).unwrap(),
+                b"content",
+                "{point}"
+            );
+            assert_eq!(
+                fs::read(target.join("file")).unwrap(),
+                b"content",
+                "{point}"
+            );
+            assert!(
+                container.mounts().len() <= 2,
+                "{point}: {:#?}",
+                container.mounts()
+            );
+            assert_eq!(node.daemons().len(), 1, "{point}");
+        }
+        drop(container);
+        node.unmount(&target).success();
+    });
+}
+
+#[test]
+#[ignore = "needs root, /dev/fuse and s3fs"]
+fn what_is_from_before_a_reboot_is_forgotten() {
+    with_sandbox(DRIVER, |node| {
+        let target = node.target("u1", "v");
+        node.mount(&target, &node.options(json!({}))).success();
+        // As after a power cut, with a state directory on a disk.
+        kill(Pid::from_raw(node.daemons()[0]), Signal::SIGKILL).unwrap();
+        nix::mount::umount2(&target, nix::mount::MntFlags::MNT_DETACH).unwrap();
+        for line in node.mounts() {
+            let point = line.split(' ').nth(4).unwrap().to_owned();
+            nix::mount::umount2(point.as_str(), nix::mount::MntFlags::MNT_DETACH).unwrap();
+        }
+        assert_eq!(node.key_files().len(), 1);
+        fs::write(node.state_directory().join("boot"), "another").unwrap();
+        assert_eq!(node.heal().unwrap(), "");
+        node.assert_clean();
+        let options = node.options(json!({})).to_string();
+        node.kubelet
+            .call(&["mount", target.to_str().unwrap(), &options])
+            .success();
+        node.unmount(&target).success();
+    });
+}
