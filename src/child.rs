@@ -90,7 +90,6 @@ pub(crate) fn command(name: &str) -> Command {
         .arg0(name)
         .env_clear()
         .env("PATH", PATH)
-        .current_dir("/")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null());

@@ -136,16 +136,10 @@ impl NodeCredentials {
 impl Config {
     /// The configuration in `text`. An error names the key and the line.
     pub(crate) fn parse(text: &str) -> Result<Self> {
-        let mut json = serde_json::Deserializer::from_str(text);
-        let config: Self = serde_path_to_error::deserialize(&mut json).map_err(|e| {
-            let key = e.path().to_string();
-            match key.as_str() {
-                "." => anyhow!("{}", e.into_inner()),
-                _ => anyhow!("key {key:?}: {}", e.into_inner()),
-            }
-        })?;
-        json.end()?;
-        Ok(config)
+        serde_json::from_str(text).map_err(|e| match faulty_key(text) {
+            Some(key) => anyhow!("key {key:?}: {e}"),
+            None => anyhow!(e),
+        })
     }
 
     /// The configuration of this node, from the file that `variable` (the value of
@@ -164,6 +158,18 @@ impl Config {
         };
         Self::parse(&text).with_context(|| format!("node configuration {}", path.display()))
     }
+}
+
+/// The first key of the JSON object `text` that is no configuration by itself: serde's own message
+/// tells the line, and not always the key.
+fn faulty_key(text: &str) -> Option<String> {
+    let object: serde_json::Map<String, serde_json::Value> = serde_json::from_str(text).ok()?;
+    object.into_iter().find_map(|(key, value)| {
+        let alone = serde_json::json!({ &key: value }).to_string();
+        serde_json::from_str::<Config>(&alone)
+            .is_err()
+            .then_some(key)
+    })
 }
 
 /// The text of the file at `path`, which only root may have written: the configuration, or the
@@ -361,11 +367,11 @@ mod tests {
             ),
             (
                 "{\"nodeCredentials\":{\"bucket\":[]}}",
-                "key \"nodeCredentials.bucket\": unknown field",
+                "key \"nodeCredentials\": unknown field `bucket`",
             ),
             (
                 "{\"nodeCredentials\":{\"ramRole\":\"http://x\"}}",
-                "key \"nodeCredentials.ramRole\"",
+                "key \"nodeCredentials\"",
             ),
             ("{} x", "trailing characters"),
             (

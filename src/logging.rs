@@ -9,6 +9,7 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 /// The size from which a log is put aside, in bytes.
 const MAX_BYTES: u64 = 10 * 1024 * 1024;
@@ -41,7 +42,7 @@ pub(crate) fn start(path: &Path, level: LogLevel) {
                 .chars()
                 .map(|c| if c.is_control() { ' ' } else { c })
                 .collect();
-            let time = out.timestamp_millis();
+            let time = humantime::format_rfc3339_millis(SystemTime::now());
             out.write_all(format!("{time} {:5} {pid} {line}\n", record.level()).as_bytes())
         })
         .try_init();

@@ -58,6 +58,8 @@ fn run() -> Outcome {
     let _ = prctl::set_dumpable(false);
     let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
     umask(Mode::empty());
+    // Children begin where nothing keeps a file system from being unmounted.
+    let _ = std::env::set_current_dir("/");
 
     let mut args = args_os();
     let name = args.next().unwrap_or_default();
@@ -66,8 +68,12 @@ fn run() -> Outcome {
         child::print(&words);
         return Outcome::Done(ExitCode::SUCCESS);
     }
-    let _ = process::close_inherited();
-    match Call::from_args(args) {
+    let call = Call::from_args(args);
+    if !matches!(call, Call::Init) {
+        // No child inherits what the caller has left open; init starts none.
+        let _ = process::close_inherited();
+    }
+    match call {
         Call::Person(args) => Outcome::Done(person::run(&args)),
         call => Outcome::Answer(calls::answer(&call)),
     }

@@ -29,6 +29,7 @@ use std::ffi::OsStr;
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// The credentials that a volume really uses.
 pub(crate) enum EffectiveCredentials<'a> {
@@ -65,8 +66,19 @@ impl StateDirectory {
     /// and no daemon of then is left.
     fn forget_other_boots(&self) -> Result<()> {
         let (note, boot) = (self.path.join("boot"), boot_id()?);
+        let is_noted = |noted: Option<String>| noted.as_deref() == Some(boot.as_str());
+        if is_noted(private::read(&note)?) {
+            return Ok(());
+        }
+        // The first calls of a boot may come at once.
+        let path = self.locks().join("boot");
+        let _lock = TargetLock {
+            _lock: Lock::acquire(&path, Deadline::after(BOOT_TIME))?
+                .context("the state directory is gone")?,
+            path,
+        };
         let noted = private::read(&note)?;
-        if noted.as_deref() == Some(boot.as_str()) {
+        if is_noted(noted.clone()) {
             return Ok(());
         }
         if noted.is_some() {
@@ -128,6 +140,9 @@ impl StateDirectory {
         Ok(TargetLock { path, _lock: lock })
     }
 }
+
+/// How long the first call of a boot may be busy with what is from before.
+const BOOT_TIME: Duration = Duration::from_secs(10);
 
 /// The held lock of a target. Its file is removed with it.
 pub(crate) struct TargetLock {

@@ -145,12 +145,12 @@ fn attach(
     fault::point("mount: shown");
     match &attached {
         // Its daemon before has died: the Pods that have the volume already get the new one, too.
-        Ok(true) => {
+        Ok(true) if volume.targets()?.len() > 1 => {
             if let Err(e) = heal::replace_everywhere(&volume, deadline) {
                 log::warn!("volume {}: {e:#}", volume.id());
             }
         }
-        Ok(false) => {}
+        Ok(_) => {}
         Err(_) => {
             volume.unregister(target)?;
             if !volume.is_used()? {

@@ -17,8 +17,10 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::{dup, execve, setsid};
 use serde::{Deserialize, Serialize};
 use std::ffi::CString;
+use std::fs::OpenOptions;
 use std::io::{PipeReader, pipe};
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -88,10 +90,15 @@ pub(crate) fn spawn(volume: &Volume, lock: &Lock) -> Result<(Child, PipeReader)>
     // Other than all else that is open, a duplicate is inherited; `become_daemon` closes it.
     let _held = dup(lock.as_fd()).context("pass on the lock")?;
     let (reader, writer) = pipe().context("make a pipe")?;
-    // What does not fit into the pipe is lost, rather than that ossfs waits for a reader.
-    for end in [reader.as_fd(), writer.as_fd()] {
-        fcntl(end, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).context("make a pipe")?;
-    }
+    fcntl(&reader, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).context("make a pipe")?;
+    // ossfs gets an end that it could read from as well. So there is always a reader: what does not
+    // fit is lost, and ossfs neither waits for one nor is ended by SIGPIPE as it flushes its words.
+    let writer = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(OFlag::O_NONBLOCK.bits())
+        .open(format!("/proc/self/fd/{}", writer.as_raw_fd()))
+        .context("make a pipe")?;
     let child = child::command(child::DAEMON)
         .arg(volume.directory())
         .stdout(writer.try_clone().context("make a pipe")?)
@@ -124,7 +131,6 @@ pub(crate) fn become_daemon(directory: &Path) -> Result<()> {
     }
     volume.write_daemon(&ProcessId::own()?)?;
     process::close_inherited()?;
-    // SIGPIPE stays ignored, as it is in this program: nobody listens to ossfs for ever.
     let arguments = exec_arguments(&start, volume.id())?;
     let environment = [c_string(&format!("PATH={PATH}"))?];
     // execve(2) itself: execvp(3) would hand a file that is no program to a shell.

@@ -219,11 +219,7 @@ pub(crate) fn is_in_slice(pid: i32) -> bool {
 
 fn command(program: &Path) -> Command {
     let mut command = Command::new(program);
-    command
-        .env_clear()
-        .env("PATH", PATH)
-        .current_dir("/")
-        .stdin(Stdio::null());
+    command.env_clear().env("PATH", PATH).stdin(Stdio::null());
     command
 }
 
