@@ -1,0 +1,142 @@
+//! The bare tools: `s3fs` started by hand, as a daemon of its own for each mount, and `umount`.
+
+use crate::namespace;
+use crate::node::{Node, TEMPORARY};
+use crate::run;
+use crate::store::{KEY_ID, SECRET, bucket};
+use anyhow::{Context as _, Result, ensure};
+use nix::mount::{MntFlags, umount2};
+use nix::sys::statfs::statfs;
+use nix::sys::wait::waitpid;
+use nix::unistd::Pid;
+use std::io::ErrorKind;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+const PASSWD_FILE: &str = "/mnt/passwd-s3fs";
+
+/// Where bare mount `place` is.
+pub(crate) fn directory(place: usize) -> PathBuf {
+    format!("/mnt/bare/{place:03}").into()
+}
+
+/// Writes down the key pair and makes the directories of as many places.
+pub(crate) fn prepare(places: usize) -> Result<()> {
+    let file = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(PASSWD_FILE)
+        .context("make the key file")?;
+    std::io::Write::write_all(&mut &file, format!("{KEY_ID}:{SECRET}\n").as_bytes())
+        .context("write the key file")?;
+    for place in 0..places {
+        std::fs::create_dir_all(directory(place)).context("make a mount point")?;
+    }
+    Ok(())
+}
+
+/// Mounts the bucket of this number at `place`, and returns the time until its root has answered a
+/// lookup: the command goes into the background before it has asked the store for anything.
+pub(crate) fn mount(node: &Node, place: usize, number: usize) -> Result<Duration> {
+    let directory = directory(place);
+    let url = format!("url={}", node.url());
+    let passwd = format!("passwd_file={PASSWD_FILE}");
+    let temporary = format!("tmpdir={TEMPORARY}");
+    let path = directory.to_string_lossy();
+    let bucket = bucket(number);
+    let mut arguments = vec![bucket.as_str(), &path];
+    for option in ["use_path_request_style", "allow_other", "nosuid", "nodev"] {
+        arguments.extend(["-o", option]);
+    }
+    arguments.extend(["-o", &temporary, "-o", &url, "-o", &passwd]);
+    let since = Instant::now();
+    run::run(Path::new("/usr/bin/s3fs"), &arguments, &[])?;
+    statfs(&directory).context("statfs of the bare mount")?;
+    let missing = directory.join(".7c1e0d52-9f5b-4b4a-8f04-5f6f7e1b2a90");
+    match std::fs::symlink_metadata(missing) {
+        Err(e) if e.kind() == ErrorKind::NotFound => {}
+        other => anyhow::bail!("a lookup in the bare mount: {other:?}"),
+    }
+    Ok(since.elapsed())
+}
+
+/// Unmounts `place` with `umount`, and returns the time until the daemon has ended.
+pub(crate) fn unmount(place: usize) -> Result<Duration> {
+    let directory = directory(place);
+    let daemon = daemon(&directory)?;
+    let since = Instant::now();
+    umount(&directory)?;
+    // Its parent has ended, so it is a child of process 1.
+    waitpid(daemon, None).context("wait for the bare daemon")?;
+    Ok(since.elapsed())
+}
+
+/// The time of `umount` for a second mount of a file system, which ends nothing.
+pub(crate) fn unmount_one_of_two(place: usize) -> Result<Duration> {
+    let second = Path::new("/mnt/second");
+    std::fs::create_dir_all(second).context("make a mount point")?;
+    namespace::bind(&directory(place), second)?;
+    umount(second)
+}
+
+/// Takes all the places away that were mounted, and waits for their daemons.
+pub(crate) fn clear(places: usize) -> Result<()> {
+    let daemons = daemons();
+    for place in 0..places {
+        umount2(&directory(place), MntFlags::MNT_DETACH).context("unmount a bare mount")?;
+    }
+    for daemon in daemons {
+        waitpid(daemon, None).context("wait for a bare daemon")?;
+    }
+    Ok(())
+}
+
+fn umount(path: &Path) -> Result<Duration> {
+    Ok(run::run(Path::new("/usr/bin/umount"), &[path], &[])?.time)
+}
+
+/// The process that serves the bare mount at `directory`.
+fn daemon(directory: &Path) -> Result<Pid> {
+    let words = |pid: &Pid| std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let found: Vec<Pid> = daemons()
+        .into_iter()
+        .filter(|pid| {
+            words(pid)
+                .split(|byte| *byte == 0)
+                .any(|word| word == directory.as_os_str().as_encoded_bytes())
+        })
+        .collect();
+    ensure!(found.len() == 1, "{} daemons serve one mount", found.len());
+    Ok(found[0])
+}
+
+/// Every FUSE daemon that runs here, the driver's and bare ones.
+pub(crate) fn daemons() -> Vec<Pid> {
+    let is_daemon = |pid: &i32| {
+        let name = std::fs::read_to_string(format!("/proc/{pid}/comm"));
+        let state = std::fs::read_to_string(format!("/proc/{pid}/stat"));
+        name.is_ok_and(|name| name.trim() == "s3fs")
+            && state.is_ok_and(|state| !state.contains(") Z "))
+    };
+    std::fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(is_daemon)
+        .map(Pid::from_raw)
+        .collect()
+}
+
+/// The memory of every FUSE daemon together, in MiB: shared pages count once (PSS).
+pub(crate) fn memory() -> f64 {
+    let kib = |pid: Pid| -> Option<f64> {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
+        let line = text.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+        line.split_whitespace().next()?.parse().ok()
+    };
+    daemons().into_iter().filter_map(kib).sum::<f64>() / 1024.0
+}

@@ -1,0 +1,156 @@
+//! A node to measure on: a mount namespace with a kubelet directory, a node configuration, as many
+//! other mounts as wanted, and the driver called as kubelet calls it. Every node has the same paths,
+//! for their lengths count.
+
+use crate::namespace::{self, Mounts};
+use crate::run::{self, Run};
+use crate::store::{KEY_ID, SECRET, bucket};
+use anyhow::{Context as _, Result, ensure};
+use nix::mount::MsFlags;
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Where a node's own file system is mounted. Nothing of it is ever written to the machine.
+pub(crate) const ROOT: &str = "/mnt";
+/// The node configuration, and the variable that names it.
+pub(crate) const CONFIG: &str = "/mnt/config.json";
+pub(crate) const CONFIG_VARIABLE: &str = "OSS_FLEXVOLUME_CONFIG";
+const KUBELET: &str = "/mnt/kubelet";
+/// Where daemons have their temporary files: in memory, for a disk's moods are not compared here.
+pub(crate) const TEMPORARY: &str = "/mnt/tmp";
+/// The answer to a call that succeeded.
+pub(crate) const SUCCESS: &str = "{\"status\":\"Success\"}\n";
+
+/// A node.
+pub(crate) struct Node {
+    mounts: Mounts,
+    driver: PathBuf,
+    url: String,
+}
+
+impl Node {
+    /// A node in a copy of `base`, with `others` mounts that are not the driver's. This thread is
+    /// on it from now on.
+    pub(crate) fn new(base: &Mounts, driver: &Path, url: &str, others: usize) -> Result<Self> {
+        let node = Self {
+            mounts: base.copy()?,
+            driver: driver.to_owned(),
+            url: url.to_owned(),
+        };
+        ensure!(
+            !driver.starts_with(ROOT),
+            "the driver lies below {ROOT}, where nodes are laid out: copy it elsewhere"
+        );
+        namespace::fresh("tmpfs", Path::new(ROOT))?;
+        let config = json!({
+            "ossfs": "s3fs",
+            "stateDir": "/mnt/state",
+            "logFile": "/mnt/log/oss.log",
+            "launcher": "direct",
+            "allowedOptions": [format!("tmpdir={TEMPORARY}")],
+            "mountTimeoutSeconds": 300,
+            "unmountTimeoutSeconds": 300,
+        });
+        std::fs::write(CONFIG, config.to_string()).context("write the configuration")?;
+        std::fs::create_dir(TEMPORARY).context("make a directory")?;
+        let kubelet = Path::new(KUBELET);
+        std::fs::create_dir(kubelet).context("make the kubelet directory")?;
+        namespace::bind(kubelet, kubelet)?;
+        // As under systemd.
+        namespace::change(KUBELET, MsFlags::MS_SHARED)?;
+        let source = Path::new("/mnt/other");
+        std::fs::create_dir(source).context("make a directory")?;
+        for number in 0..others {
+            // Such as a node has most of.
+            let path = kubelet
+                .join("pods")
+                .join(uid(100_000 + number))
+                .join("volumes/kubernetes.io~projected/kube-api-access-x7k2p");
+            std::fs::create_dir_all(&path).context("make a directory")?;
+            namespace::bind(source, &path)?;
+        }
+        Ok(node)
+    }
+
+    /// Puts this thread on the node.
+    pub(crate) fn enter(&self) -> Result<()> {
+        self.mounts.enter()
+    }
+
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    pub(crate) fn driver(&self) -> &Path {
+        &self.driver
+    }
+
+    /// The time of `init`.
+    pub(crate) fn init(&self) -> Result<Duration> {
+        Ok(self.call(&["init"])?.time)
+    }
+
+    /// Mounts the bucket of this number for a Pod, and returns the time of the call.
+    pub(crate) fn mount(&self, pod: usize, number: usize) -> Result<Duration> {
+        let target = self.make_target(pod)?;
+        let options = self.options(number, json!({})).to_string();
+        self.success(&["mount", &target, &options])
+    }
+
+    /// Unmounts a Pod's volume, and returns the time of the call.
+    pub(crate) fn unmount(&self, pod: usize) -> Result<Duration> {
+        let target = target(pod);
+        let time = self.success(&["unmount", &target])?;
+        std::fs::remove_dir(&target).context("remove TARGET")?;
+        Ok(time)
+    }
+
+    /// TARGET of a Pod's volume, made as kubelet makes it.
+    pub(crate) fn make_target(&self, pod: usize) -> Result<String> {
+        let target = target(pod);
+        std::fs::create_dir_all(&target).context("make TARGET")?;
+        Ok(target)
+    }
+
+    /// What kubelet hands over for the bucket of this number, with `more` over it.
+    pub(crate) fn options(&self, number: usize, more: Value) -> Value {
+        let mut options = json!({
+            "bucket": bucket(number),
+            "url": self.url,
+            "akId": KEY_ID,
+            "akSecret": SECRET,
+            "otherOpts": format!("-o use_path_request_style -o allow_other -o tmpdir={TEMPORARY}"),
+            "kubernetes.io/fsType": "",
+            "kubernetes.io/readwrite": "rw",
+            "kubernetes.io/pvOrVolumeName": "oss1",
+            "kubernetes.io/pod.name": "pod",
+            "kubernetes.io/pod.namespace": "default",
+            "kubernetes.io/pod.uid": "uid",
+            "kubernetes.io/serviceAccount.name": "",
+        });
+        for (key, value) in more.as_object().into_iter().flatten() {
+            options[key] = value.clone();
+        }
+        options
+    }
+
+    fn success(&self, arguments: &[&str]) -> Result<Duration> {
+        let run = self.call(arguments)?;
+        ensure!(run.words == SUCCESS, "{}: {}", arguments[0], run.words);
+        Ok(run.time)
+    }
+
+    fn call(&self, arguments: &[&str]) -> Result<Run> {
+        run::run(&self.driver, arguments, &[(CONFIG_VARIABLE, CONFIG)])
+    }
+}
+
+/// TARGET of a Pod's volume.
+pub(crate) fn target(pod: usize) -> String {
+    format!("{KUBELET}/pods/{}/volumes/alicloud~oss/oss1", uid(pod))
+}
+
+fn uid(pod: usize) -> String {
+    format!("3f2a9c10-5b7e-4d21-8c6f-{pod:012}")
+}
