@@ -1,0 +1,214 @@
+//! What a node must have before the driver is put there, and before it can mount anything.
+
+use crate::args::Settings;
+use crate::directory::Directory;
+use crate::driver::{self, Init};
+use crate::find::Found;
+use crate::finding::Finding;
+use crate::host::{Host, program};
+use crate::mounts::{self, MountTable};
+use anyhow::Result;
+use nix::sys::stat::fstat;
+use nix::sys::statvfs::{FsFlags, fstatvfs};
+use serde_json::Value;
+use std::ffi::OsStr;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::path::Path;
+use std::time::Duration;
+
+/// The node configuration of the driver.
+pub(crate) const CONFIG: &str = "/etc/alicloud-oss/config.json";
+/// The device of FUSE, and its number (`Documentation/admin-guide/devices.txt` of Linux).
+const FUSE: &str = "/dev/fuse";
+const FUSE_NUMBER: (u64, u64) = (10, 229);
+/// `ossfs --version` asks nobody.
+const VERSION_LIMIT: Duration = Duration::from_secs(10);
+
+/// Whether the driver can live in the plugin directory, and safely.
+pub(crate) fn directory(plugins: &Directory) -> Result<Vec<Finding>> {
+    let path = plugins.path().display();
+    let flags = fstatvfs(plugins)?.flags();
+    let stat = fstat(plugins)?;
+    let own = nix::unistd::geteuid().as_raw();
+    let mut findings = Vec::new();
+    let mut block = |what: String| findings.push(Finding::blocks_installing(what));
+    if flags.contains(FsFlags::ST_RDONLY) {
+        block(format!(
+            "{path} is on a read-only file system: set kubelet's volumePluginDir to a directory \
+             that can be written"
+        ));
+    }
+    if flags.contains(FsFlags::ST_NOEXEC) {
+        block(format!(
+            "{path} is on a file system mounted noexec: remount it with exec, or set kubelet's \
+             volumePluginDir to another directory"
+        ));
+    }
+    if stat.st_uid != own || stat.st_mode & 0o022 != 0 {
+        block(format!(
+            "{path} belongs to user {} and has mode {:04o}: kubelet runs as root what is in it, so \
+             only root may write there (chown root, chmod 0755)",
+            stat.st_uid,
+            stat.st_mode & 0o7777
+        ));
+    }
+    Ok(findings)
+}
+
+/// Whether the driver to install is one for this machine.
+pub(crate) fn image(settings: &Settings) -> Vec<Finding> {
+    match driver::check_machine(&settings.driver) {
+        Ok(()) => Vec::new(),
+        Err(e) => vec![Finding::blocks_installing(format!("the driver: {e:#}"))],
+    }
+}
+
+/// What is to be known before another driver at `path` is replaced: kubelet holds volumes of one
+/// that answered no capabilities as attachable, and cannot let go of them afterwards.
+pub(crate) fn replaced(settings: &Settings, path: &Path) -> Option<Finding> {
+    if driver::init(path).ok()? != Init::NoCapabilities {
+        return None;
+    }
+    let volumes = settings
+        .host_root
+        .as_ref()
+        .and_then(|_| MountTable::open(&settings.proc).ok()?.volumes().ok());
+    let mounted = match &volumes {
+        Some(volumes) if volumes.is_empty() => return None,
+        Some(volumes) => format!("{} of its volumes are mounted", volumes.len()),
+        None => "its volumes may be mounted".to_owned(),
+    };
+    Some(Finding::note(format!(
+        "the old driver without capabilities is installed, and {mounted}: they keep working; \
+         restart kubelet once, so that it lets go of them (or drain the node first)"
+    )))
+}
+
+/// Whether volumes can be mounted where the driver runs.
+pub(crate) fn host(settings: &Settings, found: &Found) -> Vec<Finding> {
+    if settings.host_root.is_none() {
+        return vec![Finding::note(
+            "the host is not reached, so ossfs and /dev/fuse were not looked for: see --host-root",
+        )];
+    }
+    vec![ossfs(&found.host), fuse(&found.host)]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+/// The FUSE daemon that the node configuration names, else ossfs.
+pub(crate) fn ossfs_program(host: &Host) -> String {
+    host.read(Path::new(CONFIG))
+        .ok()
+        .and_then(|text| serde_json::from_str::<Value>(&text).ok())
+        .and_then(|config| Some(config.get("ossfs")?.as_str()?.to_owned()))
+        .unwrap_or_else(|| "ossfs".to_owned())
+}
+
+/// The version of the host's ossfs as numbers, nothing if it has none; an error if it does not say.
+pub(crate) fn ossfs_version(host: &Host, name: &str) -> Result<Option<Vec<u32>>> {
+    let output = program::run_on(host, name, &[OsStr::new("--version")], VERSION_LIMIT)?;
+    if output.is_missing() {
+        return Ok(None);
+    }
+    let text = output.success()?;
+    match parse_version(&text) {
+        Some(version) => Ok(Some(version)),
+        None => anyhow::bail!("it names no version: {:?}", text.lines().next()),
+    }
+}
+
+fn ossfs(host: &Host) -> Option<Finding> {
+    let name = ossfs_program(host);
+    Some(match ossfs_version(host, &name) {
+        Ok(Some(version)) => Finding::note(format!("{name} {} is installed", dotted(&version))),
+        Ok(None) => Finding::blocks_mounting(format!(
+            "{name:?} is not installed on the host: install the package ossfs, or set \
+             --ossfs-packages, or name another program in {CONFIG}"
+        )),
+        Err(e) => Finding::blocks_mounting(format!(
+            "{name:?} cannot be asked for its version on the host ({e:#}): it is expected to run \
+             there, see `{name} --version`"
+        )),
+    })
+}
+
+fn fuse(host: &Host) -> Option<Finding> {
+    let missing = |what: String| {
+        Some(Finding::blocks_mounting(format!(
+            "{FUSE} {what}: load the module (modprobe fuse, and /etc/modules-load.d for the next \
+             boot)"
+        )))
+    };
+    match host.metadata(Path::new(FUSE)) {
+        Err(e) => missing(format!("is missing on the host ({e})")),
+        Ok(meta) => {
+            let number = (
+                nix::sys::stat::major(meta.rdev()),
+                nix::sys::stat::minor(meta.rdev()),
+            );
+            match meta.file_type().is_char_device() && number == FUSE_NUMBER {
+                true => None,
+                false => missing("is not the FUSE device 10:229".to_owned()),
+            }
+        }
+    }
+}
+
+/// The numbers behind the first `V` in what `ossfs --version` prints.
+fn parse_version(text: &str) -> Option<Vec<u32>> {
+    text.split_whitespace().find_map(|word| {
+        let word = word.strip_prefix(['V', 'v'])?;
+        let end = word
+            .find(|c: char| !c.is_ascii_digit() && c != '.')
+            .unwrap_or(word.len());
+        numbers(&word[..end])
+    })
+}
+
+/// `text`, numbers with dots between them.
+pub(crate) fn numbers(text: &str) -> Option<Vec<u32>> {
+    text.split('.').map(|part| part.parse().ok()).collect()
+}
+
+pub(crate) fn dotted(version: &[u32]) -> String {
+    let parts: Vec<String> = version.iter().map(u32::to_string).collect();
+    parts.join(".")
+}
+
+/// Why the driver must stay, if it must: without it these volumes could never be unmounted.
+pub(crate) fn mounted(volumes: &[mounts::Volume], host: &Host) -> Option<String> {
+    (!volumes.is_empty()).then(|| {
+        format!(
+            "{} volumes are mounted, and only the driver can unmount them: {}; delete these Pods \
+             first, or use --drain",
+            volumes.len(),
+            mounts::describe(volumes, host)
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_version;
+
+    #[test]
+    fn versions_of_ossfs_and_s3fs_are_understood() {
+        for (text, expected) in [
+            (
+                "Alibaba Cloud Open Storage Service File System V1.91.10(commit:x) with OpenSSL\n",
+                Some(vec![1, 91, 10]),
+            ),
+            (
+                "Amazon Simple Storage Service File System V1.90 (commit:unknown) with GnuTLS\nCopyright",
+                Some(vec![1, 90]),
+            ),
+            ("ossfs v2.0.1\n", Some(vec![2, 0, 1])),
+            ("no Version here", None),
+            ("", None),
+        ] {
+            assert_eq!(parse_version(text), expected, "{text}");
+        }
+    }
+}

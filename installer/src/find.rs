@@ -1,0 +1,200 @@
+//! Which plugin directory the driver belongs into: the one given, else the one that the running
+//! kubelet reads, else the only well-known one that exists. A wrong directory shows only as "no
+//! volume plugin matched", so nothing is guessed.
+
+use crate::args::Settings;
+use crate::finding::Finding;
+use crate::host::Host;
+use crate::kubelet::process::{self, Kubelet, PluginDirectory};
+use anyhow::{Context as _, Result, bail};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+/// The directories of the platforms that are known, from their own manuals.
+pub(crate) const WELL_KNOWN: [(&str, &str); 9] = [
+    (crate::kubelet::DEFAULT_DIRECTORY, "kubeadm, k3s, kubespray"),
+    (
+        "/opt/libexec/kubernetes/kubelet-plugins/volume/exec",
+        "Flatcar, Fedora CoreOS",
+    ),
+    ("/home/kubernetes/flexvolume", "GKE"),
+    ("/etc/kubernetes/volumeplugins", "AKS"),
+    ("/etc/kubernetes/kubelet-plugins/volume/exec", "OpenShift"),
+    (
+        "/var/lib/kubelet/volumeplugins",
+        "RKE, RKE2, Gardener, Typhoon",
+    ),
+    ("/usr/libexec/k0s/kubelet-plugins/volume/exec", "k0s"),
+    ("/var/lib/kubelet/plugins/volume/exec", "Bottlerocket"),
+    (crate::kubelet::MICROSHIFT_DIRECTORY, "MicroShift"),
+];
+
+/// A plugin directory that is certain.
+#[derive(Debug)]
+pub(crate) struct Found {
+    /// As the host sees it.
+    pub(crate) path: PathBuf,
+    /// How it is known, for people.
+    pub(crate) how: String,
+    /// Through which root it is reached, and the programs that the driver calls with it.
+    pub(crate) host: Host,
+    /// The kubelets that read it.
+    pub(crate) kubelets: Vec<u32>,
+    pub(crate) findings: Vec<Finding>,
+}
+
+/// The plugin directory of this node, which was `before` when it was last looked for: while kubelet
+/// is restarted, nothing else is guessed. An error says which setting helps.
+pub(crate) fn find(settings: &Settings, before: Option<&Path>) -> Result<Found> {
+    let Some(root) = &settings.host_root else {
+        let path = settings.plugin_dir.clone().context(
+            "no plugin directory is given and kubelet cannot be asked: set --plugin-dir, or \
+             --host-root=/proc/1/root with hostPID",
+        )?;
+        return Ok(Found {
+            path,
+            how: "given as --plugin-dir".to_owned(),
+            host: Host::new(Path::new("/")),
+            kubelets: Vec::new(),
+            findings: Vec::new(),
+        });
+    };
+    let host = Host::new(root);
+    if root.starts_with("/proc/1") && std::process::id() == 1 {
+        bail!(
+            "--host-root={} is the container's own root: set hostPID: true",
+            root.display()
+        );
+    }
+    let kubelets = process::running(&settings.proc)?;
+    let read = directories(&kubelets);
+    match &settings.plugin_dir {
+        Some(path) => given(path, host, kubelets, read),
+        None if kubelets.is_empty() => match before {
+            Some(path) => Ok(Found {
+                path: path.to_owned(),
+                how: "as before; kubelet does not run now".to_owned(),
+                host,
+                kubelets: Vec::new(),
+                findings: Vec::new(),
+            }),
+            None => well_known(host),
+        },
+        None => asked(host, &kubelets, read?),
+    }
+}
+
+fn directories(kubelets: &[Kubelet]) -> Result<Vec<PluginDirectory>> {
+    kubelets.iter().map(Kubelet::plugin_directory).collect()
+}
+
+/// The directory that was given, with a finding if a running kubelet reads another.
+fn given(
+    path: &Path,
+    host: Host,
+    kubelets: Vec<Kubelet>,
+    read: Result<Vec<PluginDirectory>>,
+) -> Result<Found> {
+    let mut findings = Vec::new();
+    match read {
+        Ok(read) => {
+            let same = |other: &PluginDirectory| normal(&other.path) == normal(path);
+            if let Some(other) = read.iter().find(|_| !read.iter().any(same)) {
+                findings.push(Finding::blocks_mounting(format!(
+                    "--plugin-dir is {:?}, but kubelet reads {:?} ({}): leave --plugin-dir out",
+                    path, other.path, other.how
+                )));
+            }
+        }
+        Err(e) => findings.push(Finding::note(format!("kubelet cannot be asked: {e:#}"))),
+    }
+    Ok(Found {
+        path: path.to_owned(),
+        how: "given as --plugin-dir".to_owned(),
+        host,
+        kubelets: kubelets.iter().map(|kubelet| kubelet.pid).collect(),
+        findings,
+    })
+}
+
+/// The directory that all the running kubelets read.
+fn asked(host: Host, kubelets: &[Kubelet], read: Vec<PluginDirectory>) -> Result<Found> {
+    let mut read = read.into_iter();
+    let first = read.next().context("no kubelet runs")?;
+    for other in read {
+        if normal(&other.path) != normal(&first.path) {
+            bail!(
+                "two kubelets read different plugin directories, {:?} ({}) and {:?} ({}): set \
+                 --plugin-dir",
+                first.path,
+                first.how,
+                other.path,
+                other.how
+            );
+        }
+    }
+    let mut findings = Vec::new();
+    let mut seen_through = host.clone();
+    for kubelet in kubelets.iter().filter(|kubelet| !kubelet.on_host) {
+        let (name, pid) = (kubelet.name(), kubelet.pid);
+        if identity(&kubelet.root, &first.path) != identity(&host, &first.path) {
+            bail!(
+                "{name} (pid {pid}) runs in a container, where {:?} is not the host's: mount the \
+                 host's directory there, or set --plugin-dir to it",
+                first.path
+            );
+        }
+        findings.push(Finding::note(format!(
+            "{name} (pid {pid}) runs in a container: the driver runs there, and ossfs is looked for \
+             there"
+        )));
+        seen_through = kubelet.root.clone();
+    }
+    Ok(Found {
+        path: first.path,
+        how: first.how,
+        host: seen_through,
+        kubelets: kubelets.iter().map(|kubelet| kubelet.pid).collect(),
+        findings,
+    })
+}
+
+/// The only well-known directory that exists.
+fn well_known(host: Host) -> Result<Found> {
+    let exists = |path: &str| {
+        host.metadata(Path::new(path))
+            .is_ok_and(|meta| meta.is_dir())
+    };
+    let mut found = WELL_KNOWN.iter().filter(|(path, _)| exists(path));
+    match (found.next(), found.next()) {
+        (Some((path, platforms)), None) => Ok(Found {
+            path: path.into(),
+            how: format!(
+                "no kubelet runs; of the well-known directories only this one exists ({platforms})"
+            ),
+            host,
+            kubelets: Vec::new(),
+            findings: Vec::new(),
+        }),
+        (Some((one, _)), Some((other, _))) => bail!(
+            "no kubelet runs, and more than one well-known plugin directory exists ({one:?}, \
+             {other:?}): set --plugin-dir"
+        ),
+        _ => bail!(
+            "no kubelet runs, and no well-known plugin directory exists: set --plugin-dir to \
+             kubelet's --volume-plugin-dir"
+        ),
+    }
+}
+
+/// What tells two directories apart; nothing where there is none.
+fn identity(host: &Host, path: &Path) -> Option<(u64, u64)> {
+    host.metadata(path)
+        .ok()
+        .map(|meta| (meta.dev(), meta.ino()))
+}
+
+/// `path` without doubled or trailing slashes.
+fn normal(path: &Path) -> PathBuf {
+    path.components().collect()
+}

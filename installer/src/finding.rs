@@ -1,0 +1,62 @@
+//! What was found on a node: one line each, with what to do about it.
+
+use std::fmt;
+
+/// What a finding means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Severity {
+    /// Good to know; nothing is kept from working.
+    Note,
+    /// The driver can be installed, but no volume can be mounted: the Pod stays unready.
+    BlocksMounting,
+    /// The driver cannot be installed or must not be: nothing is changed, the Pod stays unready.
+    BlocksInstalling,
+}
+
+/// One finding. The text has what was found, the value, what is expected and where to look.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Finding {
+    pub(crate) severity: Severity,
+    pub(crate) text: String,
+}
+
+impl Finding {
+    pub(crate) fn note(text: impl Into<String>) -> Self {
+        Self::new(Severity::Note, text)
+    }
+
+    pub(crate) fn blocks_mounting(text: impl Into<String>) -> Self {
+        Self::new(Severity::BlocksMounting, text)
+    }
+
+    pub(crate) fn blocks_installing(text: impl Into<String>) -> Self {
+        Self::new(Severity::BlocksInstalling, text)
+    }
+
+    fn new(severity: Severity, text: impl Into<String>) -> Self {
+        Self {
+            severity,
+            text: text.into(),
+        }
+    }
+
+    /// Writes the finding to the log.
+    pub(crate) fn log(&self) {
+        match self.severity {
+            Severity::Note => log::info!("{self}"),
+            Severity::BlocksMounting => log::warn!("{self}"),
+            Severity::BlocksInstalling => log::error!("{self}"),
+        }
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, out: &mut fmt::Formatter) -> fmt::Result {
+        let what = match self.severity {
+            Severity::Note => "note",
+            Severity::BlocksMounting => "blocks mounting",
+            Severity::BlocksInstalling => "blocks installing",
+        };
+        write!(out, "{what}: {}", self.text)
+    }
+}

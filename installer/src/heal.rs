@@ -1,0 +1,102 @@
+//! The driver's own words for the host. Where no systemd watches over the FUSE daemons, `heal` is
+//! run regularly: it brings back those that have ended.
+
+use crate::args::Settings;
+use crate::find::Found;
+use crate::host::program;
+use crate::install;
+use anyhow::Result;
+use serde_json::Value;
+use std::ffi::OsStr;
+use std::time::Duration;
+
+/// Mounting again takes as long as mounting; a driver that hangs is not waited for any longer.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// Whether the driver can heal, as far as that is known.
+#[derive(Default)]
+pub(crate) struct Heal {
+    /// The driver has said that it does not know the word.
+    unknown: bool,
+}
+
+impl Heal {
+    /// Lets the driver heal its volumes, if the host needs that and the driver can.
+    pub(crate) fn run(&mut self, settings: &Settings, found: &Found) {
+        if self.unknown || settings.host_root.is_none() || found.host.runs_systemd() {
+            return;
+        }
+        match call(found, "heal") {
+            Ok(Answer::Done(lines)) => lines.iter().for_each(|line| log::info!("heal: {line}")),
+            Ok(Answer::Unknown) => {
+                log::info!("this driver has no heal: volumes whose daemon ends stay dead");
+                self.unknown = true;
+            }
+            Ok(Answer::Failed(message)) => log::warn!("heal: {message}"),
+            Err(e) => log::warn!("heal: {e:#}"),
+        }
+    }
+}
+
+/// Lets the driver take the daemons of the old one out of kubelet's cgroup, so that the restart of
+/// kubelet that its replacement needs does not end them.
+pub(crate) fn adopt(settings: &Settings, found: &Found) {
+    if settings.host_root.is_none() || !found.host.runs_systemd() {
+        return;
+    }
+    match call(found, "adopt") {
+        Ok(Answer::Done(lines)) => lines.iter().for_each(|line| log::info!("adopt: {line}")),
+        Ok(Answer::Unknown) => {}
+        Ok(Answer::Failed(message)) => log::warn!("adopt: {message}"),
+        Err(e) => log::warn!("adopt: {e:#}"),
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Answer {
+    Done(Vec<String>),
+    Unknown,
+    Failed(String),
+}
+
+fn call(found: &Found, word: &str) -> Result<Answer> {
+    let driver = found.path.join(install::DIRECTORY).join(install::FILE);
+    let driver = driver.to_string_lossy();
+    let output = program::run_outside(&found.host, &driver, &[OsStr::new(word)], LIMIT)?;
+    Ok(parse(&output.text, output.status))
+}
+
+/// A word that the driver knows prints a line for each thing done, and its status says whether all
+/// is well; one that it does not know is answered as kubelet's words are.
+fn parse(text: &str, status: Option<i32>) -> Answer {
+    let answer: Value = serde_json::from_str(text).unwrap_or_default();
+    let lines = || text.lines().map(str::to_owned);
+    match (answer["status"].as_str(), status) {
+        (Some("Not supported"), _) => Answer::Unknown,
+        (_, Some(0)) => Answer::Done(lines().collect()),
+        _ if text.trim().is_empty() => Answer::Failed("it failed and said nothing".to_owned()),
+        _ => Answer::Failed(lines().collect::<Vec<_>>().join("; ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Answer, parse};
+
+    #[test]
+    fn a_driver_without_the_word_is_told_from_a_failure() {
+        let done = |lines: &[&str]| Answer::Done(lines.iter().map(ToString::to_string).collect());
+        assert_eq!(parse("", Some(0)), done(&[]));
+        assert_eq!(parse("a\nb\n", Some(0)), done(&["a", "b"]));
+        assert_eq!(
+            parse(r#"{"status":"Not supported"}"#, Some(0)),
+            Answer::Unknown
+        );
+        assert_eq!(parse("a\nb\n", Some(1)), Answer::Failed("a; b".to_owned()));
+        assert_eq!(parse("a\n", None), Answer::Failed("a".to_owned()));
+        assert_eq!(
+            parse("", Some(1)),
+            Answer::Failed("it failed and said nothing".to_owned())
+        );
+    }
+}

@@ -1,0 +1,144 @@
+//! Paths of the host from where the installer runs. Under another root a link with an absolute path
+//! would lead into the installer's own root, so links are followed here, step by step.
+
+pub(crate) mod program;
+pub(crate) mod stage;
+
+use std::ffi::OsString;
+use std::io::{Error, ErrorKind, Result};
+use std::path::{Component, Path, PathBuf};
+
+/// As many links as the kernel follows (path_resolution(7)).
+const MAX_LINKS: usize = 40;
+/// The largest file of the host that is read, in bytes.
+const MAX_BYTES: u64 = 1 << 20;
+
+/// A root directory in whose eyes paths are meant: the host's, or that of one of its processes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Host {
+    root: PathBuf,
+}
+
+impl Host {
+    pub(crate) fn new(root: &Path) -> Self {
+        Self {
+            root: root.to_owned(),
+        }
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Where the host's `path` is seen from here, with no link left in it. What does not exist
+    /// stays as it is written.
+    pub(crate) fn locate(&self, path: &Path) -> Result<PathBuf> {
+        let mut rest = parts(path);
+        let mut walked: Vec<OsString> = Vec::new();
+        let mut links = 0;
+        while let Some(part) = rest.pop() {
+            if part == ".." {
+                walked.pop();
+                continue;
+            }
+            walked.push(part);
+            match std::fs::read_link(self.join(&walked)) {
+                Ok(_) if links == MAX_LINKS => {
+                    let text = format!("{}: too many symbolic links", path.display());
+                    return Err(Error::new(ErrorKind::InvalidInput, text));
+                }
+                Ok(target) => {
+                    links += 1;
+                    walked.pop();
+                    if target.is_absolute() {
+                        walked.clear();
+                    }
+                    rest.extend(parts(&target));
+                }
+                // EINVAL: not a link.
+                Err(e) if matches!(e.kind(), ErrorKind::InvalidInput | ErrorKind::NotFound) => {}
+                Err(e) if e.kind() == ErrorKind::NotADirectory => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(self.join(&walked))
+    }
+
+    fn join(&self, parts: &[OsString]) -> PathBuf {
+        parts
+            .iter()
+            .fold(self.root.clone(), |path, part| path.join(part))
+    }
+
+    /// The text of the host's file at `path`, not more than a mebibyte of it.
+    pub(crate) fn read(&self, path: &Path) -> Result<String> {
+        use std::io::Read as _;
+        let file = std::fs::File::open(self.locate(path)?)?;
+        if !file.metadata()?.is_file() {
+            return Err(Error::other("it is not a file"));
+        }
+        let mut text = String::new();
+        file.take(MAX_BYTES).read_to_string(&mut text)?;
+        Ok(text)
+    }
+
+    /// The state of what the host has at `path`, links followed.
+    pub(crate) fn metadata(&self, path: &Path) -> Result<std::fs::Metadata> {
+        std::fs::metadata(self.locate(path)?)
+    }
+
+    /// Whether the host was started by systemd (sd_booted(3)).
+    pub(crate) fn runs_systemd(&self) -> bool {
+        self.metadata(Path::new("/run/systemd/system"))
+            .is_ok_and(|meta| meta.is_dir())
+    }
+}
+
+/// The names in `path`, the last one first; `..` is one of them.
+fn parts(path: &Path) -> Vec<OsString> {
+    path.components()
+        .rev()
+        .filter_map(|part| match part {
+            Component::Normal(name) => Some(name.to_owned()),
+            Component::ParentDir => Some("..".into()),
+            _ => None,
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Host;
+    use std::os::unix::fs::symlink;
+    use std::path::Path;
+
+    #[test]
+    fn links_stay_in_the_root() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path();
+        std::fs::create_dir_all(root.join("usr/lib")).unwrap();
+        std::fs::create_dir(root.join("etc")).unwrap();
+        std::fs::write(root.join("usr/lib/os-release"), "ID=x\n").unwrap();
+        symlink("../usr/lib/os-release", root.join("etc/os-release")).unwrap();
+        symlink("/usr", root.join("absolute")).unwrap();
+        symlink("../../../../usr", root.join("up")).unwrap();
+        symlink("loop", root.join("loop")).unwrap();
+        let host = Host::new(root);
+        for (path, expected) in [
+            ("/etc/os-release", "usr/lib/os-release"),
+            ("/absolute/lib/./os-release", "usr/lib/os-release"),
+            ("/up/lib", "usr/lib"),
+            ("/etc/../etc/missing/x", "etc/missing/x"),
+            ("/../../usr", "usr"),
+        ] {
+            assert_eq!(
+                host.locate(Path::new(path)).unwrap(),
+                root.join(expected),
+                "{path}"
+            );
+        }
+        assert_eq!(host.read(Path::new("/etc/os-release")).unwrap(), "ID=x\n");
+        assert!(host.locate(Path::new("/loop")).is_err());
+        assert!(host.read(Path::new("/usr")).is_err());
+    }
+}

@@ -1,0 +1,171 @@
+//! The step between the installer and a program of the host, which needs the host's root and mount
+//! namespace around it. A process enters those once and for all, so a process of its own does: this
+//! file under another name (`argv[0]`), `NAME ROOT PROGRAM ARGUMENT…`.
+
+use anyhow::{Context as _, Result};
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::sched::{CloneFlags, setns};
+use nix::sys::signal::SigSet;
+use nix::sys::stat::Mode;
+use nix::unistd::{chroot, fchdir};
+use std::ffi::OsString;
+use std::fs::File;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// `argv[0]` of a stage that stays in the installer's cgroup.
+pub(crate) const STAY: &str = "oss-installer-on-host";
+/// `argv[0]` of a stage that goes to the cgroup of the host's first process.
+pub(crate) const LEAVE: &str = "oss-installer-outside";
+/// The exit status of a stage that could not start the program, as of shells.
+pub(crate) const NOT_STARTED: i32 = 127;
+
+/// Whether this process is a stage, by the name it was started under; then it becomes the program
+/// and only comes back with what kept it from that, and the exit status for it.
+pub(crate) fn run(args: &[OsString]) -> Option<(String, i32)> {
+    let [name, root, program, rest @ ..] = args else {
+        return None;
+    };
+    let leaves = match name.to_str()? {
+        STAY => false,
+        LEAVE => true,
+        _ => return None,
+    };
+    let error = match prepare(Path::new(root), leaves) {
+        Ok(()) => match Command::new(program).args(rest).exec() {
+            e if e.kind() == std::io::ErrorKind::NotFound => {
+                return Some((format!("{}: {e}", program.to_string_lossy()), NOT_STARTED));
+            }
+            e => anyhow::Error::new(e),
+        },
+        Err(e) => e,
+    };
+    Some((format!("{error:#}"), NOT_STARTED - 1))
+}
+
+fn prepare(root: &Path, leaves: bool) -> Result<()> {
+    // The installer holds back the signals that end it, and a program takes that over.
+    SigSet::empty()
+        .thread_set_mask()
+        .context("take signals again")?;
+    let process = process_of(root);
+    if leaves && let Some(process) = &process {
+        join(
+            &process.join("ns/cgroup"),
+            "cgroup",
+            CloneFlags::CLONE_NEWCGROUP,
+        )?;
+    }
+    enter(root, process.as_deref())?;
+    if leaves { leave_cgroup() } else { Ok(()) }
+}
+
+/// The directory of the process whose root is written as `/proc/PID/root`.
+fn process_of(root: &Path) -> Option<PathBuf> {
+    let process = root.parent().filter(|_| root.ends_with("root"))?;
+    process.join("ns/mnt").exists().then(|| process.to_owned())
+}
+
+/// Makes `root` the root of this process, with the mount namespace of `process`, whose it is.
+fn enter(root: &Path, process: Option<&Path>) -> Result<()> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let directory =
+        open(root, flags, Mode::empty()).with_context(|| format!("open {}", root.display()))?;
+    if let Some(process) = process {
+        join(&process.join("ns/mnt"), "mnt", CloneFlags::CLONE_NEWNS)?;
+    }
+    fchdir(&directory).with_context(|| format!("go to {}", root.display()))?;
+    match chroot(".") {
+        // Nothing to change: a person without root looks at the host itself.
+        Err(Errno::EPERM) if root == Path::new("/") => Ok(()),
+        result => result.with_context(|| format!("make {} the root", root.display())),
+    }
+}
+
+/// Enters the namespace at `path`, unless this process is in it.
+fn join(path: &Path, name: &str, kind: CloneFlags) -> Result<()> {
+    let own = std::fs::read_link(Path::new("/proc/self/ns").join(name)).ok();
+    if std::fs::read_link(path).ok() == own {
+        return Ok(());
+    }
+    let file = File::open(path).with_context(|| format!("open {}", path.display()))?;
+    setns(file, kind).with_context(|| format!("enter {}", path.display()))
+}
+
+/// Goes to the cgroups of the host's first process. On a host without /proc there are none.
+fn leave_cgroup() -> Result<()> {
+    let Ok(text) = std::fs::read_to_string("/proc/1/cgroup") else {
+        return Ok(());
+    };
+    for file in text.lines().flat_map(group_files) {
+        if file.exists() {
+            std::fs::write(&file, "0").with_context(|| format!("write {}", file.display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Where a process joins the group in a line of `/proc/PID/cgroup`, in the usual places
+/// (cgroups(7)): one hierarchy for all, or one for each list of controllers.
+fn group_files(line: &str) -> Vec<PathBuf> {
+    let mut parts = line.splitn(3, ':').skip(1);
+    let (Some(controllers), Some(path)) = (parts.next(), parts.next()) else {
+        return Vec::new();
+    };
+    let hierarchies = match controllers.strip_prefix("name=").unwrap_or(controllers) {
+        "" => vec!["", "unified"],
+        name => vec![name],
+    };
+    hierarchies
+        .into_iter()
+        .map(|name| {
+            Path::new("/sys/fs/cgroup")
+                .join(name)
+                .join(path.trim_start_matches('/'))
+                .join("cgroup.procs")
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{group_files, process_of};
+    use std::path::Path;
+
+    #[test]
+    fn groups_are_in_their_usual_places() {
+        for (line, expected) in [
+            (
+                "0::/init.scope",
+                vec![
+                    "/sys/fs/cgroup/init.scope/cgroup.procs",
+                    "/sys/fs/cgroup/unified/init.scope/cgroup.procs",
+                ],
+            ),
+            (
+                "4:cpu,cpuacct:/",
+                vec!["/sys/fs/cgroup/cpu,cpuacct/cgroup.procs"],
+            ),
+            (
+                "1:name=systemd:/a/b",
+                vec!["/sys/fs/cgroup/systemd/a/b/cgroup.procs"],
+            ),
+            ("garbage", vec![]),
+        ] {
+            let expected: Vec<&Path> = expected.into_iter().map(Path::new).collect();
+            assert_eq!(group_files(line), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn only_a_processs_root_has_a_process() {
+        assert_eq!(
+            process_of(Path::new("/proc/self/root")).as_deref(),
+            Some(Path::new("/proc/self"))
+        );
+        assert_eq!(process_of(Path::new("/")), None);
+        assert_eq!(process_of(Path::new("/srv/root")), None);
+    }
+}

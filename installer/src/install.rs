@@ -1,0 +1,293 @@
+//! Putting the driver into kubelet's plugin directory, so that kubelet, which watches it
+//! (`pkg/volume/flexvolume/probe.go`), sees one change and never an absent or partial driver:
+//! kubelet ignores names that begin with a dot, so everything is made under such a name beside the
+//! driver, tried there, and renamed.
+
+use crate::directory::{Directory, Kind, kind};
+use crate::driver::{self, Init};
+use anyhow::{Context as _, Result, bail};
+use nix::fcntl::{Flock, FlockArg};
+use nix::sys::stat::{FileStat, Mode};
+use std::fmt;
+use std::fs::File;
+use std::io::{Read, Result as IoResult};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// The driver's directory in the plugin directory: vendor and driver, as kubelet takes them apart.
+pub(crate) const DIRECTORY: &str = "alicloud~oss";
+/// The driver in its directory.
+pub(crate) const FILE: &str = "oss";
+/// The names under which both are made.
+const NEW_DIRECTORY: &str = ".alicloud~oss";
+const NEW_FILE: &str = ".oss.new";
+/// The mode of the driver and its directory: all may read and run it, root alone may change it.
+const MODE: Mode = Mode::from_bits_truncate(0o755);
+
+/// What there is in the place of the driver.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// This driver, byte by byte, as it must be.
+    Right,
+    NoDirectory,
+    /// A link or a file where the driver's directory belongs. kubelet does not see a link to a
+    /// directory when it starts.
+    ForeignDirectory,
+    NoFile,
+    /// A directory where the driver belongs.
+    DirectoryAsFile,
+    /// Something that a rename replaces; the text says what is wrong.
+    Wrong(String),
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, out: &mut fmt::Formatter) -> fmt::Result {
+        out.write_str(match self {
+            Self::Right => "this driver is installed",
+            Self::NoDirectory | Self::NoFile => "no driver is installed",
+            Self::ForeignDirectory => "alicloud~oss is not a directory",
+            Self::DirectoryAsFile => "the driver is a directory",
+            Self::Wrong(what) => what,
+        })
+    }
+}
+
+/// Where the driver is or belongs.
+pub(crate) fn path(plugins: &Directory) -> PathBuf {
+    plugins.path().join(DIRECTORY).join(FILE)
+}
+
+/// What there is in the place of the driver `image`.
+pub(crate) fn inspect(plugins: &Directory, image: &Path) -> Result<State> {
+    match plugins.kind(DIRECTORY)? {
+        None => return Ok(State::NoDirectory),
+        Some(Kind::Directory) => {}
+        Some(_) => return Ok(State::ForeignDirectory),
+    }
+    let Some(directory) = plugins.directory(DIRECTORY)? else {
+        return Ok(State::NoDirectory);
+    };
+    let Some(stat) = directory.stat(FILE)? else {
+        return Ok(State::NoFile);
+    };
+    Ok(match kind(&stat) {
+        Kind::Directory => State::DirectoryAsFile,
+        Kind::Other => State::Wrong("the driver is a link or a special file".to_owned()),
+        Kind::File => match judge(&stat) {
+            Some(what) => State::Wrong(what),
+            None => {
+                let installed = directory.read(FILE)?;
+                let image = File::open(image)
+                    .with_context(|| format!("open the driver {}", image.display()))?;
+                match is_same(installed, image).context("compare the drivers")? {
+                    true => State::Right,
+                    false => State::Wrong("another driver is installed".to_owned()),
+                }
+            }
+        },
+    })
+}
+
+/// What is wrong about mode and owner of a driver.
+fn judge(stat: &FileStat) -> Option<String> {
+    let own = nix::unistd::geteuid().as_raw();
+    let mode = stat.st_mode & 0o7777;
+    if mode != MODE.bits() {
+        return Some(format!("the driver has mode {mode:04o}, not 0755"));
+    }
+    (stat.st_uid != own).then(|| format!("the driver belongs to user {}, not {own}", stat.st_uid))
+}
+
+/// Whether both have the same bytes.
+fn is_same(mut one: File, mut other: File) -> IoResult<bool> {
+    if one.metadata()?.len() != other.metadata()?.len() {
+        return Ok(false);
+    }
+    let (mut left, mut right) = ([0; 16 * 1024], [0; 16 * 1024]);
+    loop {
+        let count = read_full(&mut one, &mut left)?;
+        if count != read_full(&mut other, &mut right)? || left[..count] != right[..count] {
+            return Ok(false);
+        }
+        if count == 0 {
+            return Ok(true);
+        }
+    }
+}
+
+fn read_full(file: &mut File, buffer: &mut [u8]) -> IoResult<usize> {
+    let mut count = 0;
+    while count < buffer.len() {
+        match file.read(&mut buffer[count..])? {
+            0 => break,
+            n => count += n,
+        }
+    }
+    Ok(count)
+}
+
+/// Brings the driver into its place, whatever is there now. Returns what was there; on an error
+/// that is still there. Two installers take turns.
+pub(crate) fn install(plugins: &Directory, image: &Path) -> Result<State> {
+    let _lock = lock(plugins)?;
+    clear(plugins, NEW_DIRECTORY)?;
+    if let Some(directory) = existing(plugins)? {
+        clear(&directory, NEW_FILE)?;
+    }
+    let state = inspect(plugins, image)?;
+    match &state {
+        State::Right => {}
+        State::NoDirectory | State::ForeignDirectory => install_directory(plugins, image, &state)?,
+        State::NoFile | State::DirectoryAsFile | State::Wrong(_) => {
+            let directory = existing(plugins)?.context("the driver's directory is gone")?;
+            install_file(&directory, image, &state)?;
+        }
+    }
+    Ok(state)
+}
+
+/// Whether something half made was left behind by an installer that was killed.
+pub(crate) fn has_leftovers(plugins: &Directory) -> Result<bool> {
+    let inside = match existing(plugins)? {
+        Some(directory) => directory.kind(NEW_FILE)?.is_some(),
+        None => false,
+    };
+    Ok(inside || plugins.kind(NEW_DIRECTORY)?.is_some())
+}
+
+/// Keeps other installers from the plugin directory until it is dropped.
+pub(crate) fn lock(plugins: &Directory) -> Result<Flock<File>> {
+    // A handle of its own: the lock belongs to it, and ends with it.
+    let file =
+        File::open(plugins.path()).with_context(|| format!("open {}", plugins.path().display()))?;
+    Flock::lock(file, FlockArg::LockExclusive)
+        .map_err(|(_, e)| e)
+        .with_context(|| format!("lock {}", plugins.path().display()))
+}
+
+/// The driver's directory, if it is one.
+pub(crate) fn existing(plugins: &Directory) -> Result<Option<Directory>> {
+    match plugins.kind(DIRECTORY)? {
+        Some(Kind::Directory) => plugins.directory(DIRECTORY),
+        _ => Ok(None),
+    }
+}
+
+/// Makes the whole directory beside its place and renames it: kubelet never meets an empty one.
+fn install_directory(plugins: &Directory, image: &Path, state: &State) -> Result<()> {
+    let made = plugins
+        .make_directory(NEW_DIRECTORY, MODE)
+        .and_then(|directory| {
+            copy(image, &directory, FILE)?;
+            try_out(&directory.path().join(FILE))?;
+            directory.sync()
+        });
+    if made.is_err() {
+        clear(plugins, NEW_DIRECTORY)?;
+    }
+    made?;
+    place(
+        plugins,
+        NEW_DIRECTORY,
+        DIRECTORY,
+        *state == State::ForeignDirectory,
+    )
+}
+
+/// Makes the file beside its place and renames it over what is there.
+fn install_file(directory: &Directory, image: &Path, state: &State) -> Result<()> {
+    let made =
+        copy(image, directory, NEW_FILE).and_then(|()| try_out(&directory.path().join(NEW_FILE)));
+    if made.is_err() {
+        clear(directory, NEW_FILE)?;
+    }
+    made?;
+    place(directory, NEW_FILE, FILE, *state == State::DirectoryAsFile)
+}
+
+/// Renames `new` to `name`; with `foreign`, what is there is of a kind that a rename does not
+/// replace, and is put aside afterwards.
+fn place(directory: &Directory, new: &str, name: &str, foreign: bool) -> Result<()> {
+    if !foreign {
+        directory.rename(new, name)?;
+    } else if directory.exchange(new, name)? {
+        clear(directory, new)?;
+    } else {
+        // Not at once on such a file system; but no driver was there either.
+        put_aside(directory, name, name)?;
+        directory.rename(new, name)?;
+    }
+    directory.sync()
+}
+
+fn copy(image: &Path, directory: &Directory, name: &str) -> Result<()> {
+    let mut source =
+        File::open(image).with_context(|| format!("open the driver {}", image.display()))?;
+    directory.write(name, MODE, |file| {
+        std::io::copy(&mut source, file).map(|_| ())
+    })
+}
+
+/// An error unless the driver at `path` answers `init` as it must, where kubelet will run it.
+fn try_out(path: &Path) -> Result<()> {
+    match driver::init(path).context("try out the new driver")? {
+        Init::Good => Ok(()),
+        Init::NoCapabilities => bail!("try out the new driver: init answered no capabilities"),
+    }
+}
+
+/// Removes the dot-name `name`: what an installer left there, or an exchange has brought there.
+/// What is not an installer's is put aside, under another dot-name.
+fn clear(directory: &Directory, name: &str) -> Result<()> {
+    match directory.kind(name)? {
+        None => Ok(()),
+        Some(Kind::File | Kind::Other) => directory.remove(name),
+        Some(Kind::Directory) => {
+            let inner = directory.directory(name)?.context("it is gone")?;
+            let names = inner.names()?;
+            let only_ours = names.iter().all(|n| n == FILE)
+                && inner.kind(FILE)?.is_none_or(|kind| kind == Kind::File);
+            if !only_ours {
+                return put_aside(directory, name, name);
+            }
+            inner.remove(FILE)?;
+            directory.remove_directory(name)
+        }
+    }
+}
+
+fn put_aside(directory: &Directory, name: &str, like: &str) -> Result<()> {
+    let time = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |time| time.as_nanos());
+    let aside = format!(".{}.replaced-{time}", like.trim_start_matches('.'));
+    directory.rename(name, &aside)?;
+    log::warn!(
+        "what was in the driver's place is kept as {}: remove it when nobody needs it",
+        directory.path().join(aside).display()
+    );
+    Ok(())
+}
+
+/// Removes the driver, and its directory unless there is something of somebody else's in it. First
+/// the file: its removal is what makes kubelet forget the driver.
+pub(crate) fn remove(plugins: &Directory) -> Result<()> {
+    let _lock = lock(plugins)?;
+    clear(plugins, NEW_DIRECTORY)?;
+    let Some(directory) = existing(plugins)? else {
+        return Ok(());
+    };
+    clear(&directory, NEW_FILE)?;
+    directory.remove(FILE)?;
+    let names = directory.names()?;
+    if names.is_empty() {
+        plugins.remove_directory(DIRECTORY)?;
+    } else {
+        log::warn!(
+            "{} stays, it has files that are not the installer's: {}",
+            directory.path().display(),
+            names.join(", ")
+        );
+    }
+    plugins.sync()
+}

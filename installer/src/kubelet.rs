@@ -1,0 +1,197 @@
+//! A process's arguments to what they say about its FlexVolume plugin directory: kubelet's own
+//! words (`cmd/kubelet/app/options`), and those of programs that carry a kubelet inside.
+
+pub(crate) mod config;
+pub(crate) mod process;
+
+use std::path::Path;
+
+/// The directory of a kubelet that was told of no other (`pkg/kubelet/apis/config/v1beta1`).
+pub(crate) const DEFAULT_DIRECTORY: &str = "/usr/libexec/kubernetes/kubelet-plugins/volume/exec";
+/// The directory of the kubelet inside MicroShift, which takes no other (`pkg/node/kubelet.go`).
+pub(crate) const MICROSHIFT_DIRECTORY: &str = "/var/lib/microshift/kubelet-plugins/volume/exec";
+
+/// Which program a kubelet is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Program {
+    /// kubelet itself, in its own file or in hyperkube. Every word of it is seen.
+    Kubelet,
+    /// k3s, with a kubelet inside. It may hide its arguments, and has a file for them.
+    K3s,
+    /// MicroShift, with a kubelet inside.
+    MicroShift,
+}
+
+/// What the arguments of a kubelet say. The last of two equal options holds, as with kubelet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Words {
+    pub(crate) program: Program,
+    /// `--volume-plugin-dir`.
+    pub(crate) plugin_dir: Option<String>,
+    /// `--config`.
+    pub(crate) config: Option<String>,
+    /// `--config-dir`, whose files come after that of `--config`.
+    pub(crate) config_dir: Option<String>,
+}
+
+impl Words {
+    /// The words in `cmdline`, the text of a `/proc/PID/cmdline`, if the process is a kubelet.
+    pub(crate) fn parse(cmdline: &[u8]) -> Option<Self> {
+        let text = String::from_utf8_lossy(cmdline);
+        let text = text.trim_end_matches('\0');
+        // Who changes the title that ps shows leaves one text with blanks.
+        let argv: Vec<&str> = match text.contains('\0') {
+            true => text.split('\0').collect(),
+            false => text.split_whitespace().collect(),
+        };
+        let (first, rest) = argv.split_first()?;
+        let name = Path::new(first).file_name()?.to_str()?;
+        let (program, args) = match (name, rest.first().copied()) {
+            ("kubelet", _) => (Program::Kubelet, rest),
+            ("hyperkube", Some("kubelet")) => (Program::Kubelet, &rest[1..]),
+            ("k3s" | "k3s-server" | "k3s-agent", _) if is_k3s_node(name, rest) => {
+                (Program::K3s, rest)
+            }
+            ("microshift", Some("run")) => (Program::MicroShift, &rest[1..]),
+            _ => return None,
+        };
+        let mut words = Self {
+            program,
+            plugin_dir: None,
+            config: None,
+            config_dir: None,
+        };
+        match program {
+            Program::Kubelet => words.take(args),
+            Program::K3s => words.take_embedded(&values(args, "kubelet-arg")),
+            Program::MicroShift => {}
+        }
+        Some(words)
+    }
+
+    /// Adds what kubelet's arguments `args` say.
+    fn take<S: AsRef<str>>(&mut self, args: &[S]) {
+        for (name, place) in [
+            ("volume-plugin-dir", &mut self.plugin_dir),
+            ("config", &mut self.config),
+            ("config-dir", &mut self.config_dir),
+        ] {
+            if let Some(value) = values(args, name).pop() {
+                *place = Some(value);
+            }
+        }
+    }
+
+    /// Adds what `args` say, which are kubelet's without the dashes, as k3s takes them.
+    pub(crate) fn take_embedded(&mut self, args: &[String]) {
+        let args: Vec<String> = args
+            .iter()
+            .map(|arg| format!("--{}", arg.trim_start_matches('-')))
+            .collect();
+        self.take(&args);
+    }
+}
+
+fn is_k3s_node(name: &str, args: &[&str]) -> bool {
+    name != "k3s" || args.iter().any(|arg| matches!(*arg, "server" | "agent"))
+}
+
+/// The values of every `--name=value` and `--name value` in `args`; one dash will do.
+fn values<S: AsRef<str>>(args: &[S], name: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut rest = args.iter().map(AsRef::as_ref);
+    while let Some(arg) = rest.next() {
+        let Some(option) = arg.strip_prefix("--").or_else(|| arg.strip_prefix('-')) else {
+            continue;
+        };
+        match option.split_once('=') {
+            Some((key, value)) if key == name => found.push(value.to_owned()),
+            None if option == name => found.extend(rest.next().map(str::to_owned)),
+            _ => {}
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Program, Words};
+
+    fn words(argv: &str) -> Option<Words> {
+        Words::parse((argv.split(' ').collect::<Vec<_>>().join("\0") + "\0").as_bytes())
+    }
+
+    #[test]
+    fn takes_kubelets_words_in_every_form() {
+        for (argv, dir, config) in [
+            ("kubelet", None, None),
+            ("/usr/bin/kubelet --volume-plugin-dir=/a", Some("/a"), None),
+            (
+                "/usr/bin/kubelet --volume-plugin-dir /a --v=2",
+                Some("/a"),
+                None,
+            ),
+            ("kubelet -volume-plugin-dir /a", Some("/a"), None),
+            (
+                "kubelet --config /c --volume-plugin-dir=/a --volume-plugin-dir=/b",
+                Some("/b"),
+                Some("/c"),
+            ),
+            ("kubelet --config=/c --config-dir=/d", None, Some("/c")),
+            ("kubelet --volume-plugin-dir", None, None),
+            ("kubelet --config-map=/x --xconfig=/y", None, None),
+            (
+                "/hyperkube kubelet --volume-plugin-dir=/a",
+                Some("/a"),
+                None,
+            ),
+            (
+                "/usr/local/bin/k3s agent --kubelet-arg=volume-plugin-dir=/a",
+                Some("/a"),
+                None,
+            ),
+            (
+                "k3s server --kubelet-arg v=2 --kubelet-arg config=/c",
+                None,
+                Some("/c"),
+            ),
+            (
+                "k3s --debug server --volume-plugin-dir=/not-kubelets",
+                None,
+                None,
+            ),
+        ] {
+            let words = words(argv).expect(argv);
+            assert_eq!(
+                (words.plugin_dir.as_deref(), words.config.as_deref()),
+                (dir, config),
+                "{argv}"
+            );
+        }
+    }
+
+    #[test]
+    fn other_programs_are_none() {
+        for argv in [
+            "",
+            "/usr/bin/kubelet-wrapper --volume-plugin-dir=/a",
+            "hyperkube apiserver --volume-plugin-dir=/a",
+            "k3s kubectl get pods",
+            "vi kubelet",
+            "rke2 server",
+            "microshift show-config",
+        ] {
+            assert_eq!(words(argv), None, "{argv}");
+        }
+    }
+
+    #[test]
+    fn a_changed_title_is_taken_apart() {
+        let words = Words::parse(b"/usr/local/bin/k3s server\0\0\0\0").unwrap();
+        assert_eq!(words.program, Program::K3s);
+        assert_eq!(
+            Words::parse(b"microshift\0run\0").unwrap().program,
+            Program::MicroShift
+        );
+    }
+}

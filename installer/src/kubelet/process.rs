@@ -1,0 +1,213 @@
+//! The kubelets that run, from the host's /proc, and the plugin directory of each.
+
+use crate::host::Host;
+use crate::kubelet::{DEFAULT_DIRECTORY, MICROSHIFT_DIRECTORY, Program, Words, config};
+use anyhow::{Context as _, Result};
+use std::path::{Path, PathBuf};
+
+/// Where k3s reads its own options (`--config` of k3s moves it), and the drop-in files beside.
+const K3S_CONFIG: &str = "/etc/rancher/k3s/config.yaml";
+const K3S_CONFIG_DIR: &str = "/etc/rancher/k3s/config.yaml.d";
+/// Where k3s puts the drop-in files of its kubelet.
+const K3S_KUBELET_DIR: &str = "/var/lib/rancher/k3s/agent/etc/kubelet.conf.d";
+
+/// A running kubelet.
+#[derive(Debug)]
+pub(crate) struct Kubelet {
+    pub(crate) pid: u32,
+    pub(crate) words: Words,
+    /// Paths in its eyes.
+    pub(crate) root: Host,
+    /// Whether its mount namespace is that of the host's first process.
+    pub(crate) on_host: bool,
+    directory: PathBuf,
+}
+
+/// A plugin directory, in the eyes of the kubelet that reads it, and how that is known.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct PluginDirectory {
+    pub(crate) path: PathBuf,
+    pub(crate) how: String,
+}
+
+/// The kubelets among the processes of `proc`, by process id. Only what runs as root in the host's
+/// own pid namespace is believed: anybody's process in a Pod may call itself kubelet.
+pub(crate) fn running(proc: &Path) -> Result<Vec<Kubelet>> {
+    let entries = std::fs::read_dir(proc).with_context(|| format!("list {}", proc.display()))?;
+    let mut found: Vec<Kubelet> = entries
+        .flatten()
+        .filter_map(|entry| {
+            let pid = entry.file_name().to_str()?.parse().ok()?;
+            kubelet(proc, pid, &entry.path())
+        })
+        .collect();
+    found.sort_by_key(|kubelet| kubelet.pid);
+    Ok(found)
+}
+
+/// The process at `directory` if it is a kubelet; one that has ended meanwhile is none.
+fn kubelet(proc: &Path, pid: u32, directory: &Path) -> Option<Kubelet> {
+    let words = Words::parse(&std::fs::read(directory.join("cmdline")).ok()?)?;
+    let status = std::fs::read_to_string(directory.join("status")).ok()?;
+    let namespace = |pid: &str, name: &str| std::fs::read_link(proc.join(pid).join(name)).ok();
+    let own = pid.to_string();
+    let trusted = is_roots(&status) && namespace(&own, "ns/pid") == namespace("1", "ns/pid");
+    trusted.then(|| Kubelet {
+        pid,
+        words,
+        root: Host::new(&directory.join("root")),
+        on_host: namespace(&own, "ns/mnt") == namespace("1", "ns/mnt"),
+        directory: directory.to_owned(),
+    })
+}
+
+/// Whether the text of a `/proc/PID/status` is of a process of root's, or of this process's user.
+fn is_roots(status: &str) -> bool {
+    let own = nix::unistd::geteuid().as_raw();
+    let uids = status.lines().find_map(|line| line.strip_prefix("Uid:"));
+    uids.and_then(|uids| uids.split_whitespace().nth(1)?.parse().ok())
+        .is_some_and(|uid: u32| uid == 0 || uid == own)
+}
+
+impl Kubelet {
+    /// The plugin directory that this kubelet reads.
+    pub(crate) fn plugin_directory(&self) -> Result<PluginDirectory> {
+        let words = self.all_words()?;
+        let (program, pid) = (self.name(), self.pid);
+        if let Some(path) = &words.plugin_dir {
+            return Ok(PluginDirectory {
+                path: self.absolute(path),
+                how: format!("--volume-plugin-dir of {program} (pid {pid})"),
+            });
+        }
+        if let Some((path, file)) = self.named_in_files(&words)? {
+            let how = format!(
+                "volumePluginDir in {} of {program} (pid {pid})",
+                file.display()
+            );
+            return Ok(PluginDirectory { path, how });
+        }
+        let default = match words.program {
+            Program::Kubelet | Program::K3s => DEFAULT_DIRECTORY,
+            Program::MicroShift => MICROSHIFT_DIRECTORY,
+        };
+        Ok(PluginDirectory {
+            path: default.into(),
+            how: format!("the default of {program} (pid {pid}), which names no other"),
+        })
+    }
+
+    pub(crate) fn name(&self) -> &'static str {
+        match self.words.program {
+            Program::Kubelet => "kubelet",
+            Program::K3s => "k3s",
+            Program::MicroShift => "microshift",
+        }
+    }
+
+    /// Its arguments, with those that k3s has in files; arguments win.
+    fn all_words(&self) -> Result<Words> {
+        if self.words.program != Program::K3s {
+            return Ok(self.words.clone());
+        }
+        let mut words = Words {
+            program: Program::K3s,
+            plugin_dir: None,
+            config: None,
+            config_dir: Some(K3S_KUBELET_DIR.to_owned()),
+        };
+        let mut files = self.list(Path::new(K3S_CONFIG_DIR), "yaml")?;
+        files.insert(0, K3S_CONFIG.into());
+        for file in files {
+            if let Some(text) = self.read_optional(&file)? {
+                let args = config::k3s_kubelet_args(&text)
+                    .with_context(|| format!("read {}", file.display()))?;
+                words.take_embedded(&args);
+            }
+        }
+        for (own, place) in [
+            (&self.words.plugin_dir, &mut words.plugin_dir),
+            (&self.words.config, &mut words.config),
+            (&self.words.config_dir, &mut words.config_dir),
+        ] {
+            if own.is_some() {
+                place.clone_from(own);
+            }
+        }
+        Ok(words)
+    }
+
+    /// The directory that the configuration files name, and the file that does. A drop-in file
+    /// beats the main one; a relative path is meant from the main file's directory
+    /// (`pkg/kubelet/kubeletconfig/configfiles`).
+    fn named_in_files(&self, words: &Words) -> Result<Option<(PathBuf, PathBuf)>> {
+        let main = words.config.as_deref().map(|path| self.absolute(path));
+        let mut files: Vec<PathBuf> = main.iter().cloned().collect();
+        if let Some(directory) = &words.config_dir {
+            files.extend(self.list(&self.absolute(directory), "conf")?);
+        }
+        let mut found = None;
+        for file in files {
+            let read = || -> Result<Option<String>> { config::plugin_dir(&self.root.read(&file)?) };
+            let value = read().with_context(|| {
+                format!(
+                    "read {}, the configuration of {} (pid {})",
+                    file.display(),
+                    self.name(),
+                    self.pid
+                )
+            })?;
+            if let Some(value) = value {
+                let base = main.as_deref().unwrap_or(&file).parent();
+                found = Some((base.unwrap_or(Path::new("/")).join(value), file));
+            }
+        }
+        Ok(found)
+    }
+
+    /// `path` as this process means it: from the directory that it works in.
+    fn absolute(&self, path: &str) -> PathBuf {
+        let cwd = std::fs::read_link(self.directory.join("cwd"));
+        cwd.unwrap_or_else(|_| "/".into()).join(path)
+    }
+
+    /// The files in `directory` with `extension`, in the order of their names; none where there is
+    /// no such directory.
+    fn list(&self, directory: &Path, extension: &str) -> Result<Vec<PathBuf>> {
+        let place = self
+            .root
+            .locate(directory)
+            .with_context(|| format!("look at {}", directory.display()))?;
+        let mut files: Vec<PathBuf> = std::fs::read_dir(place)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|entry| directory.join(entry.file_name()))
+            .filter(|path| path.extension().is_some_and(|e| e == extension))
+            .collect();
+        files.sort();
+        Ok(files)
+    }
+
+    fn read_optional(&self, path: &Path) -> Result<Option<String>> {
+        match self.root.read(path) {
+            Ok(text) => Ok(Some(text)),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e).with_context(|| format!("read {}", path.display())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_roots;
+
+    #[test]
+    fn only_root_and_oneself_are_believed() {
+        let own = nix::unistd::geteuid().as_raw();
+        assert!(is_roots("Name:\tx\nUid:\t0\t0\t0\t0\n"));
+        assert!(is_roots(&format!("Uid:\t7\t{own}\t7\t7\n")));
+        assert!(!is_roots("Uid:\t0\t65534\t0\t0\n"));
+        assert!(!is_roots("Name:\tx\n"));
+    }
+}

@@ -1,0 +1,138 @@
+//! The volumes of this driver that are mounted on the node, from the host's mount table
+//! (proc_pid_mountinfo(5)).
+
+use crate::host::Host;
+use anyhow::{Context as _, Result};
+use nix::poll::PollFlags;
+use std::fs::File;
+use std::io::{Read as _, Seek as _};
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::path::Path;
+
+/// A mounted volume: `<kubelet root>/pods/<uid>/volumes/alicloud~oss/<name>`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Volume {
+    pub(crate) pod_uid: String,
+    pub(crate) name: String,
+}
+
+/// The host's mount table, which can be waited for: it becomes urgent (POLLPRI) with each change.
+pub(crate) struct MountTable(File);
+
+impl MountTable {
+    /// The table of the first process of `proc`.
+    pub(crate) fn open(proc: &Path) -> Result<Self> {
+        let path = proc.join("1/mountinfo");
+        File::open(&path)
+            .map(Self)
+            .with_context(|| format!("open the host's mount table {}", path.display()))
+    }
+
+    /// The volumes of this driver that are mounted now.
+    pub(crate) fn volumes(&mut self) -> Result<Vec<Volume>> {
+        let mut bytes = Vec::new();
+        self.0
+            .rewind()
+            .and_then(|()| self.0.read_to_end(&mut bytes))
+            .context("read the host's mount table")?;
+        Ok(parse(&String::from_utf8_lossy(&bytes)))
+    }
+
+    pub(crate) fn source(&self) -> (BorrowedFd<'_>, PollFlags) {
+        (self.0.as_fd(), PollFlags::POLLPRI)
+    }
+}
+
+/// The volumes of this driver in `mountinfo`, each once.
+fn parse(mountinfo: &str) -> Vec<Volume> {
+    let mut volumes: Vec<Volume> = mountinfo.lines().filter_map(parse_line).collect();
+    volumes.sort();
+    volumes.dedup();
+    volumes
+}
+
+fn parse_line(line: &str) -> Option<Volume> {
+    let (fixed, rest) = line.split_once(" - ")?;
+    rest.starts_with("fuse").then_some(())?;
+    // Kubernetes' names have no blanks, so no escapes either.
+    let point = fixed.split(' ').nth(4)?;
+    let mut parts = point.rsplit('/');
+    let name = parts.next()?.to_owned();
+    let is_ours =
+        parts.next() == Some(crate::install::DIRECTORY) && parts.next() == Some("volumes");
+    let pod_uid = parts.next()?.to_owned();
+    (is_ours && parts.next() == Some("pods")).then_some(Volume { pod_uid, name })
+}
+
+/// `volumes` for people: each with its Pod's namespace and name, where kubelet's log directory
+/// `/var/log/pods/NAMESPACE_NAME_UID` tells them.
+pub(crate) fn describe(volumes: &[Volume], host: &Host) -> String {
+    let names: Vec<String> = host
+        .locate(Path::new("/var/log/pods"))
+        .and_then(std::fs::read_dir)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
+    let texts: Vec<String> = volumes
+        .iter()
+        .map(|volume| {
+            let pod = names
+                .iter()
+                .find_map(|name| pod_name(name, &volume.pod_uid));
+            let pod = pod.unwrap_or_else(|| format!("with uid {}", volume.pod_uid));
+            format!("volume {:?} of Pod {pod}", volume.name)
+        })
+        .collect();
+    texts.join(", ")
+}
+
+/// `NAMESPACE/NAME` of the Pod with `uid`, if `directory` is that of its logs.
+fn pod_name(directory: &str, uid: &str) -> Option<String> {
+    let (namespace, name) = directory
+        .strip_suffix(uid)?
+        .strip_suffix('_')?
+        .split_once('_')?;
+    Some(format!("{namespace}/{name}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Volume, describe, parse, pod_name};
+    use crate::host::Host;
+
+    #[test]
+    fn only_fuse_mounts_in_the_place_of_a_volume_count() {
+        let table = "\
+27 1 254:0 / / rw - ext4 /dev/vda rw
+90 27 0:50 / /var/lib/kubelet/pods/a/volumes/alicloud~oss/v1 rw shared:1 - fuse.ossfs ossfs rw
+91 27 0:50 / /var/lib/kubelet/pods/a/volumes/alicloud~oss/v1 rw - fuse.ossfs ossfs rw
+92 27 0:51 / /data/k0s/pods/b/volumes/alicloud~oss/v2 rw - fuse.s3fs s3fs rw
+93 27 0:52 / /var/lib/kubelet/pods/c/volumes/alicloud~oss/v rw - tmpfs none rw
+94 27 0:53 / /var/lib/kubelet/pods/c/volumes/other~oss/v rw - fuse.ossfs ossfs rw
+95 27 0:54 / /var/lib/kubelet/pods/c/volumes/alicloud~oss/v/deeper rw - fuse.ossfs ossfs rw
+96 27 0:55 / /run/alicloud-oss/volumes/x/staging rw - fuse.ossfs ossfs rw
+garbage";
+        let volume = |pod: &str, name: &str| Volume {
+            pod_uid: pod.to_owned(),
+            name: name.to_owned(),
+        };
+        assert_eq!(parse(table), [volume("a", "v1"), volume("b", "v2")]);
+    }
+
+    #[test]
+    fn pods_have_names_where_their_logs_are() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("var/log/pods/shop_web-0_uid-1")).unwrap();
+        let volume = |pod: &str| Volume {
+            pod_uid: pod.to_owned(),
+            name: "v".to_owned(),
+        };
+        assert_eq!(
+            describe(&[volume("uid-1"), volume("uid-2")], &Host::new(dir.path())),
+            "volume \"v\" of Pod shop/web-0, volume \"v\" of Pod with uid uid-2"
+        );
+        assert_eq!(pod_name("a_b_c", "x"), None);
+    }
+}

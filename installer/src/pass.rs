@@ -1,0 +1,194 @@
+//! One look at the node, with or without acting on it.
+
+use crate::args::Settings;
+use crate::directory::Directory;
+use crate::find::{self, Found};
+use crate::finding::{Finding, Severity};
+use crate::install::{self, State};
+use crate::watch::Watch;
+use crate::{checks, driver, heal, ready};
+use anyhow::{Context as _, Result};
+use std::fs::DirBuilder;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+
+/// What a pass came to.
+pub(crate) struct Pass {
+    pub(crate) findings: Vec<Finding>,
+    /// The plugin directory, if it is known.
+    pub(crate) found: Option<Found>,
+    /// The driver, if it is installed and right.
+    pub(crate) driver: Option<PathBuf>,
+    /// Whether this pass put it there.
+    pub(crate) installed: bool,
+}
+
+impl Pass {
+    fn add(&mut self, result: Result<()>) {
+        if let Err(e) = result {
+            self.findings
+                .push(Finding::blocks_installing(format!("{e:#}")));
+        }
+    }
+}
+
+/// Brings the driver into its place if it is not there; `watch` is told what to watch first, so that
+/// nothing that happens meanwhile is missed. `before` is the plugin directory of the last pass.
+pub(crate) fn install(settings: &Settings, watch: Option<&Watch>, before: Option<&Path>) -> Pass {
+    look(settings, watch, true, before)
+}
+
+/// Says what is wrong on this node, and returns whether volumes can be mounted by this driver.
+pub(crate) fn check(settings: &Settings) -> bool {
+    let mut pass = look(settings, None, false, None);
+    if let Some(found) = &pass.found {
+        pass.findings.extend(checks::host(settings, found));
+        match (
+            &pass.driver,
+            loaded(settings, found, pass.driver.as_deref()),
+        ) {
+            (Some(_), Ok(None)) | (None, _) => {}
+            (Some(_), Ok(Some(problem))) => pass.findings.push(Finding::blocks_mounting(problem)),
+            (Some(_), Err(e)) => pass
+                .findings
+                .push(Finding::blocks_mounting(format!("{e:#}"))),
+        }
+    }
+    pass.findings.iter().for_each(Finding::log);
+    let ready = pass
+        .findings
+        .iter()
+        .all(|finding| finding.severity == Severity::Note);
+    if ready {
+        log::info!("kubelet has loaded this driver");
+    }
+    ready
+}
+
+/// Why kubelet has not loaded the driver at `path`; nothing if it has.
+fn loaded(settings: &Settings, found: &Found, path: Option<&Path>) -> Result<Option<String>> {
+    let Some(path) = path else {
+        return Ok(None);
+    };
+    let since = std::fs::metadata(path)
+        .with_context(|| format!("look at {}", path.display()))?
+        .ctime();
+    let stamp = found.host.locate(&settings.state_dir.join(ready::STAMP))?;
+    let stamp = ready::Stamp::read(&stamp)?;
+    let build = driver::build(path)?;
+    Ok(ready::problem(
+        stamp.as_ref(),
+        &build,
+        since,
+        &found.kubelets,
+    ))
+}
+
+fn look(settings: &Settings, watch: Option<&Watch>, act: bool, before: Option<&Path>) -> Pass {
+    let mut pass = Pass {
+        findings: Vec::new(),
+        found: None,
+        driver: None,
+        installed: false,
+    };
+    match find::find(settings, before) {
+        Ok(mut found) => {
+            pass.findings.append(&mut found.findings);
+            let result = in_directory(settings, &found, watch, act, &mut pass);
+            pass.add(result);
+            pass.found = Some(found);
+        }
+        Err(e) => pass.add(Err(e)),
+    }
+    pass
+}
+
+fn in_directory(
+    settings: &Settings,
+    found: &Found,
+    watch: Option<&Watch>,
+    act: bool,
+    pass: &mut Pass,
+) -> Result<()> {
+    let place = found
+        .host
+        .locate(&found.path)
+        .with_context(|| format!("look at {}", found.path.display()))?;
+    let driver_directory = place.join(install::DIRECTORY);
+    if let Some(watch) = watch {
+        // The directories above too: any of them may be renamed, and made anew.
+        for directory in [place.parent(), Some(&place), Some(&driver_directory)] {
+            directory.into_iter().for_each(|path| watch.add(path));
+        }
+    }
+    if act && !place.exists() {
+        // kubelet makes it itself when it starts (`pkg/volume/flexvolume/probe.go`).
+        let mut builder = DirBuilder::new();
+        builder
+            .recursive(true)
+            .mode(0o755)
+            .create(&place)
+            .with_context(|| format!("make the plugin directory {}", found.path.display()))?;
+        watch.into_iter().for_each(|watch| watch.add(&place));
+    }
+    let plugins = Directory::open(&place)?.with_context(|| {
+        format!(
+            "the plugin directory {} does not exist ({})",
+            found.path.display(),
+            found.how
+        )
+    })?;
+    let directory =
+        checks::directory(&plugins).with_context(|| format!("look at {}", found.path.display()))?;
+    pass.findings.extend(directory);
+    pass.findings.extend(checks::image(settings));
+    if pass
+        .findings
+        .iter()
+        .any(|finding| finding.severity == Severity::BlocksInstalling)
+    {
+        return Ok(());
+    }
+    let path = install::path(&plugins);
+    let state = install::inspect(&plugins, &settings.driver)?;
+    let replaced = match &state {
+        State::Wrong(_) => checks::replaced(settings, &path),
+        _ => None,
+    };
+    let replaces_old = replaced.is_some();
+    pass.findings.extend(replaced);
+    if !act {
+        match state {
+            State::Right => pass.driver = Some(path),
+            wrong => pass.findings.push(Finding::blocks_mounting(format!(
+                "{wrong} in {}: oss-installer run puts it right",
+                found.path.display()
+            ))),
+        }
+        return Ok(());
+    }
+    if state != State::Right || install::has_leftovers(&plugins)? {
+        let was = install::install(&plugins, &settings.driver)
+            .with_context(|| format!("install into {}", found.path.display()))?;
+        watch
+            .into_iter()
+            .for_each(|watch| watch.add(&driver_directory));
+        pass.installed = was != State::Right;
+        if pass.installed {
+            log::info!(
+                "installed {} (before: {was}; plugin directory: {})",
+                found
+                    .path
+                    .join(install::DIRECTORY)
+                    .join(install::FILE)
+                    .display(),
+                found.how
+            );
+        }
+    }
+    if pass.installed && replaces_old {
+        heal::adopt(settings, found);
+    }
+    pass.driver = Some(path);
+    Ok(())
+}

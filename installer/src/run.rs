@@ -1,0 +1,119 @@
+//! The DaemonSet's process: installs, then waits for what may undo it, and puts it right again.
+
+use crate::args::Settings;
+use crate::finding::Finding;
+use crate::heal::Heal;
+use crate::watch::{Stop, Wake, Watch};
+use crate::{checks, node, packages, pass};
+use anyhow::Result;
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+/// More repairs than this within `REPAIR_TIME` are a quarrel, with another installer perhaps: kubelet
+/// would run init each time.
+const MAX_REPAIRS: usize = 5;
+const REPAIR_TIME: Duration = Duration::from_secs(60);
+
+/// Installs the driver and keeps it right until SIGTERM or SIGINT, which leave it in its place.
+/// What is wrong with the node is logged, and looked at again: only what keeps this process itself
+/// from working is an error.
+pub(crate) fn run(settings: &Settings) -> Result<()> {
+    let stop = Stop::catch()?;
+    node::close_state_directory(settings);
+    node::end_drain(settings);
+    let mut watch = None;
+    let mut directory = None;
+    let mut said = Vec::new();
+    let mut repairs = Repairs::default();
+    let mut heal = Heal::default();
+    let mut wake = Wake::Time;
+    loop {
+        if watch.is_none() {
+            watch = Watch::new()
+                .inspect_err(|e| log::warn!("{e:#}: only the period tells of changes"))
+                .ok();
+        }
+        watch.iter().for_each(Watch::drain);
+        let pass = pass::install(settings, watch.as_ref(), directory.as_deref());
+        if let Some(found) = &pass.found {
+            directory = Some(found.path.clone());
+        }
+        if pass.installed {
+            repairs.count();
+        }
+        let mut findings = pass.findings;
+        if let Some(found) = pass.found.as_ref().filter(|_| wake == Wake::Time) {
+            // On the host nothing tells of changes, and asking costs a process.
+            node::prepare(settings, found);
+            packages::install(settings, found);
+            findings.extend(checks::host(settings, found));
+            if pass.driver.is_some() {
+                heal.run(settings, found);
+            }
+            say_new(&findings, &mut said);
+        } else {
+            say_new(&findings, &mut Vec::new());
+        }
+        let (watched, limit) = match repairs.pause() {
+            Some(pause) => {
+                log::warn!(
+                    "the driver was put right {MAX_REPAIRS} times within {} s: another program \
+                     changes it; the next look is in {} s",
+                    REPAIR_TIME.as_secs(),
+                    pause.as_secs()
+                );
+                (None, pause)
+            }
+            None => (watch.as_ref().map(Watch::source), settings.period),
+        };
+        wake = stop.wait(watched, limit)?;
+        if wake == Wake::Stop {
+            log::info!("stopped; the driver stays");
+            return Ok(());
+        }
+    }
+}
+
+/// Logs the findings that were not among those of the last time.
+fn say_new(findings: &[Finding], said: &mut Vec<Finding>) {
+    for finding in findings.iter().filter(|finding| !said.contains(finding)) {
+        finding.log();
+    }
+    *said = findings.to_vec();
+}
+
+/// When the driver was put right lately.
+#[derive(Default)]
+struct Repairs(VecDeque<Instant>);
+
+impl Repairs {
+    fn count(&mut self) {
+        self.0.push_back(Instant::now());
+        if self.0.len() > MAX_REPAIRS {
+            self.0.pop_front();
+        }
+    }
+
+    /// How long to leave the driver as it is, if there were too many repairs.
+    fn pause(&self) -> Option<Duration> {
+        let first = self.0.front().filter(|_| self.0.len() == MAX_REPAIRS)?;
+        let pause = REPAIR_TIME.saturating_sub(first.elapsed());
+        (!pause.is_zero()).then_some(pause)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{MAX_REPAIRS, Repairs};
+
+    #[test]
+    fn a_quarrel_makes_a_pause() {
+        let mut repairs = Repairs::default();
+        for _ in 1..MAX_REPAIRS {
+            repairs.count();
+            assert_eq!(repairs.pause(), None);
+        }
+        repairs.count();
+        assert!(repairs.pause().is_some());
+    }
+}

@@ -1,0 +1,129 @@
+//! File systems that a driver cannot live on: full, read-only, without execution.
+
+#![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
+
+mod support;
+
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use support::eye::Eye;
+use support::{Node, Process, Stream};
+
+/// Runs `test` in a mount namespace of its own; what it mounts is gone afterwards.
+fn in_own_namespace(test: impl FnOnce() + Send) {
+    let result = std::thread::scope(|scope| {
+        scope
+            .spawn(|| {
+                unshare(CloneFlags::CLONE_NEWNS).expect("a mount namespace: root is needed");
+                let none = None::<&str>;
+                mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+                test();
+            })
+            .join()
+    });
+    if let Err(panic) = result {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+fn mount_tmpfs(at: &Path, flags: MsFlags, size: &str) {
+    let data = format!("mode=755,{size}");
+    mount(Some("tmpfs"), at, Some("tmpfs"), flags, Some(data.as_str())).unwrap();
+}
+
+fn remount(at: &Path, flags: MsFlags) {
+    let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | flags;
+    mount(None::<&str>, at, None::<&str>, flags, None::<&str>).unwrap();
+}
+
+/// What the installer says until its first look is over.
+fn said_by_run(node: &Node, driver: &Path) -> String {
+    let mut run = Process::start(&mut node.minimal("run", driver), Stream::Stderr);
+    let mut lines = run.read_until("the host is not reached");
+    let (ended_well, rest) = run.terminate();
+    assert!(ended_well);
+    lines.extend(rest);
+    lines.join("\n")
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_full_disk_leaves_the_old_driver() {
+    in_own_namespace(|| {
+        let node = Node::new();
+        let (a, b) = (node.make_driver("a", ""), node.make_driver("b", ""));
+        let size = a.metadata().unwrap().len() * 3 / 2;
+        mount_tmpfs(&node.plugins, MsFlags::empty(), &format!("size={size}"));
+        let said = said_by_run(&node, &a);
+        assert!(said.contains("installed /"), "{said}");
+        let mut kubelet = node.start_kubelet(&[]);
+        let eye = Eye::open(&node.driver(), std::slice::from_ref(&a));
+        let said = said_by_run(&node, &b);
+        assert!(said.contains("blocks installing: install "), "{said}");
+        assert!(
+            said.contains("write ") && said.contains("No space left on device"),
+            "{said}"
+        );
+        assert_eq!(node.names(), ["alicloud~oss", "oss"]);
+        assert_eq!(node.seen_by(&mut kubelet).len(), 0);
+        eye.close();
+    });
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_first_install_on_a_full_disk_leaves_nothing() {
+    in_own_namespace(|| {
+        let node = Node::new();
+        mount_tmpfs(&node.plugins, MsFlags::empty(), "size=100k");
+        let said = said_by_run(&node, &node.make_driver("a", ""));
+        assert!(said.contains("No space left on device"), "{said}");
+        assert_eq!(node.names(), [""; 0]);
+    });
+}
+
+#[test]
+#[ignore = "needs root"]
+fn disks_that_cannot_hold_a_driver_are_named() {
+    in_own_namespace(|| {
+        for (flags, expected) in [
+            (
+                MsFlags::MS_RDONLY,
+                "is on a read-only file system: set kubelet's volumePluginDir",
+            ),
+            (
+                MsFlags::MS_NOEXEC,
+                "is on a file system mounted noexec: remount it with exec",
+            ),
+        ] {
+            let node = Node::new();
+            mount_tmpfs(&node.plugins, MsFlags::empty(), "size=100m");
+            remount(&node.plugins, flags);
+            let said = said_by_run(&node, &node.make_driver("a", ""));
+            assert!(said.contains(expected), "{said}");
+            assert_eq!(node.names(), [""; 0]);
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs root"]
+fn the_driver_comes_when_the_disk_can_hold_it() {
+    in_own_namespace(|| {
+        let node = Node::new();
+        mount_tmpfs(&node.plugins, MsFlags::empty(), "size=100m");
+        remount(&node.plugins, MsFlags::MS_RDONLY);
+        let mut command = node.minimal("run", &node.make_driver("a", ""));
+        let mut run = Process::start(command.arg("--period=1"), Stream::Stderr);
+        run.wait_for("is on a read-only file system");
+        // In the namespace that the installer has been started in.
+        remount(&node.plugins, MsFlags::empty());
+        run.wait_for("installed /");
+        assert_eq!(
+            node.driver().metadata().unwrap().permissions().mode() & 0o7777,
+            0o755
+        );
+    });
+}

@@ -1,0 +1,171 @@
+//! What the installer does on the host itself, on a real Debian root: it asks ossfs for its version,
+//! installs a package with dpkg, and knows what to do where there is none.
+
+#![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
+
+mod support;
+
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use std::fs::{create_dir_all, read_to_string, write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use support::{Node, Process, Stream, finish};
+
+/// Runs `test` on a host with Debian as its root, over which it may write.
+fn on_debian(test: impl FnOnce(&Node) + Send) {
+    if node::skip() {
+        return;
+    }
+    let image = node::image().unwrap();
+    let result = std::thread::scope(|scope| {
+        scope
+            .spawn(|| {
+                unshare(CloneFlags::CLONE_NEWNS).expect("a mount namespace: root is needed");
+                let none = None::<&str>;
+                mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+                let node = Node::new();
+                overlay(&node, &image);
+                test(&node);
+            })
+            .join()
+    });
+    if let Err(panic) = result {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+/// Mounts a writable view of `image` as the root of the node's host.
+fn overlay(node: &Node, image: &Path) {
+    let memory = node.path("memory");
+    create_dir_all(&memory).unwrap();
+    mount(
+        Some("tmpfs"),
+        &memory,
+        Some("tmpfs"),
+        MsFlags::empty(),
+        Some("size=1g"),
+    )
+    .unwrap();
+    for name in ["upper", "work"] {
+        create_dir_all(memory.join(name)).unwrap();
+    }
+    let data = format!(
+        "lowerdir={},upperdir={},workdir={}",
+        image.display(),
+        memory.join("upper").display(),
+        memory.join("work").display()
+    );
+    let root = node.path("host");
+    mount(
+        Some("overlay"),
+        &root,
+        Some("overlay"),
+        MsFlags::empty(),
+        Some(data.as_str()),
+    )
+    .unwrap();
+    create_dir_all(&node.plugins).unwrap();
+    create_dir_all(&node.state).unwrap();
+}
+
+/// A directory with a package `name` of ossfs, which is s3fs under another name.
+fn package(node: &Node, name: &str, depends: &str) -> PathBuf {
+    let tree = node.path(&format!("tree-{name}"));
+    create_dir_all(tree.join("DEBIAN")).unwrap();
+    create_dir_all(tree.join("usr/bin")).unwrap();
+    std::os::unix::fs::symlink("s3fs", tree.join("usr/bin/ossfs")).unwrap();
+    let control = format!(
+        "Package: ossfs\nVersion: 1.80\nArchitecture: amd64\nDepends: {depends}\nMaintainer: t <t@example.com>\nDescription: test\n"
+    );
+    write(tree.join("DEBIAN/control"), control).unwrap();
+    let directory = node.path(&format!("packages-{name}"));
+    create_dir_all(&directory).unwrap();
+    let built = Command::new("dpkg-deb")
+        .arg("--build")
+        .arg(&tree)
+        .arg(directory.join(name))
+        .stdout(Stdio::null())
+        .status()
+        .unwrap();
+    assert!(built.success());
+    directory
+}
+
+/// What the installer says until it has looked at the whole host once.
+fn said_by_run(node: &Node, packages: &Path) -> String {
+    let driver = node.make_driver("a", "");
+    let mut command = node.full("run", &driver);
+    command
+        .args(["--plugin-dir", "/plugins"])
+        .arg("--ossfs-packages")
+        .arg(packages);
+    let mut run = Process::start(&mut command, Stream::Stderr);
+    let mut lines = run.read_until("/dev/fuse ");
+    let (ended_well, rest) = run.terminate();
+    assert!(ended_well);
+    lines.extend(rest);
+    lines.join("\n")
+}
+
+#[test]
+#[ignore = "needs root and debootstrap"]
+fn ossfs_comes_from_a_package_where_it_is_missing() {
+    on_debian(|node| {
+        let os = read_to_string(node.host("etc/os-release")).unwrap();
+        let number = os
+            .lines()
+            .find_map(|line| line.strip_prefix("VERSION_ID="))
+            .unwrap();
+        let system = format!("debian{}", number.trim_matches('"'));
+        let name = format!("ossfs_1.80_{system}_amd64.deb");
+        let (_, text) = finish(
+            node.full("check", &node.make_driver("a", ""))
+                .args(["--plugin-dir", "/plugins"]),
+        );
+        assert!(
+            text.contains("blocks mounting: \"ossfs\" is not installed on the host"),
+            "{text}"
+        );
+
+        let other = package(node, "ossfs_1.80_ubuntu22.04_amd64.deb", "s3fs");
+        let said = said_by_run(node, &other);
+        assert!(said.contains(&format!("none of the 1 packages in {} is for this host: wanted is ossfs_VERSION_{system}_amd64.deb", other.display())), "{said}");
+
+        let packages = package(node, &name, "s3fs");
+        let said = said_by_run(node, &packages);
+        assert!(
+            said.contains(&format!("installed {name} on the host")),
+            "{said}"
+        );
+        assert!(said.contains("note: ossfs 1."), "{said}");
+        assert!(node.host("usr/bin/ossfs").exists());
+        assert!(!node.state.join("ossfs-package.deb").exists());
+
+        // What is there is new enough: nothing is installed again.
+        let said = said_by_run(node, &packages);
+        assert!(!said.contains("installed ossfs"), "{said}");
+    });
+}
+
+#[test]
+#[ignore = "needs root and debootstrap"]
+fn a_package_whose_dependencies_are_missing_leaves_nothing() {
+    on_debian(|node| {
+        let os = read_to_string(node.host("etc/os-release")).unwrap();
+        let number = os
+            .lines()
+            .find_map(|line| line.strip_prefix("VERSION_ID="))
+            .unwrap();
+        let name = format!("ossfs_1.80_debian{}_amd64.deb", number.trim_matches('"'));
+        let packages = package(node, &name, "no-such-package");
+        let said = said_by_run(node, &packages);
+        assert!(
+            said.contains(&format!(
+                "WARN  ossfs: install {name}: dpkg: ossfs depends on no-such-package: install that first"
+            )),
+            "{said}"
+        );
+        assert!(!node.host("usr/bin/ossfs").exists());
+    });
+}

@@ -1,0 +1,187 @@
+//! Installing, upgrading and checking, with a kubelet that watches.
+
+#![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
+
+mod support;
+
+use std::fs::{Permissions, read, set_permissions};
+use std::os::unix::fs::PermissionsExt as _;
+use support::eye::Eye;
+use support::{Node, Process, Stream, finish};
+
+/// Runs the installer until it has looked at the whole node once, and ends it.
+#[track_caller]
+fn run_once(node: &Node, driver: &std::path::Path) -> Vec<String> {
+    let mut run = Process::start(&mut node.minimal("run", driver), Stream::Stderr);
+    let mut lines = run.read_until("the host is not reached");
+    let (ended_well, rest) = run.terminate();
+    assert!(ended_well);
+    lines.extend(rest);
+    lines
+}
+
+#[test]
+fn each_change_is_one_init_and_no_gap() {
+    let node = Node::new();
+    let (a, b) = (node.make_driver("a", ""), node.make_driver("b", ""));
+    let mut kubelet = node.start_kubelet(&[]);
+    let eye = Eye::open(&node.driver(), &[a.clone(), b.clone()]);
+    for (what, driver, expected) in [
+        ("first install", &a, &["init alicloud~oss ok a"][..]),
+        ("the same again", &a, &[]),
+        ("upgrade", &b, &["init alicloud~oss ok b"]),
+        ("downgrade", &a, &["init alicloud~oss ok a"]),
+    ] {
+        let lines = run_once(&node, driver);
+        assert_eq!(node.seen_by(&mut kubelet), expected, "{what}: {lines:#?}");
+        assert_eq!(
+            read(node.driver()).unwrap(),
+            read(driver).unwrap(),
+            "{what}"
+        );
+        assert_eq!(node.names(), ["alicloud~oss", "oss"], "{what}");
+        let (ready, text) = finish(&mut node.minimal("check", driver));
+        assert!(ready, "{what}: {text}");
+    }
+    assert!(eye.close() > 100);
+}
+
+#[test]
+fn a_directory_without_driver_is_filled() {
+    let node = Node::new();
+    let a = node.make_driver("a", "");
+    std::fs::create_dir(node.plugins.join("alicloud~oss")).unwrap();
+    std::fs::write(node.plugins.join("alicloud~oss/notes"), "x").unwrap();
+    let mut kubelet = node.start_kubelet(&[]);
+    let before = node.seen_by(&mut kubelet);
+    assert_eq!(before.len(), 0, "{before:?}");
+    run_once(&node, &a);
+    assert_eq!(node.seen_by(&mut kubelet), ["init alicloud~oss ok a"]);
+    assert_eq!(node.names(), ["alicloud~oss", "notes", "oss"]);
+}
+
+#[test]
+fn a_driver_that_does_not_answer_is_never_published() {
+    let node = Node::new();
+    let good = node.make_driver("good", "");
+    run_once(&node, &good);
+    let mut kubelet = node.start_kubelet(&[]);
+    let eye = Eye::open(&node.driver(), std::slice::from_ref(&good));
+    for (answer, expected) in [
+        (
+            "failure",
+            "try out the new driver: init answered Failure \"broken\"",
+        ),
+        ("nothing", "init answered \"\", one JSON object is expected"),
+        ("no capabilities", "init answered no capabilities"),
+    ] {
+        let lines = run_once(&node, &node.make_driver("bad", answer));
+        let said = lines.iter().find(|line| line.contains(expected));
+        assert!(
+            said.is_some_and(|line| line.contains("blocks installing")),
+            "{answer}: {lines:#?}"
+        );
+        assert_eq!(node.names(), ["alicloud~oss", "oss"], "{answer}");
+    }
+    assert_eq!(node.seen_by(&mut kubelet).len(), 0);
+    eye.close();
+}
+
+#[test]
+fn a_program_for_another_machine_is_refused() {
+    let node = Node::new();
+    let driver = node.make_driver("a", "");
+    let mut bytes = read(&driver).unwrap();
+    bytes[18..20].copy_from_slice(&[22, 0]);
+    std::fs::write(&driver, bytes).unwrap();
+    let lines = run_once(&node, &driver).join("\n");
+    assert!(
+        lines.contains("is for s390x, and this machine is"),
+        "{lines}"
+    );
+    assert_eq!(node.names(), [""; 0]);
+}
+
+#[test]
+fn a_directory_that_others_write_to_is_refused() {
+    let node = Node::new();
+    let driver = node.make_driver("a", "");
+    set_permissions(&node.plugins, Permissions::from_mode(0o777)).unwrap();
+    let lines = run_once(&node, &driver).join("\n");
+    assert!(lines.contains("only root may write there"), "{lines}");
+    assert_eq!(node.names(), [""; 0]);
+}
+
+#[test]
+fn ready_is_only_what_kubelet_has_loaded() {
+    let node = Node::new();
+    let a = node.make_driver("a", "");
+    let (ready, text) = finish(&mut node.minimal("check", &a));
+    assert!(
+        !ready && text.contains("no driver is installed in"),
+        "{text}"
+    );
+    // The stamp is the installer's own, from trying the driver out.
+    run_once(&node, &a);
+    let (ready, text) = finish(&mut node.minimal("check", &a));
+    assert!(
+        !ready && text.contains("loaded by \"oss-installer\""),
+        "{text}"
+    );
+    std::fs::remove_file(node.state.join("init.json")).unwrap();
+    let (ready, text) = finish(&mut node.minimal("check", &a));
+    assert!(
+        !ready && text.contains("kubelet has not loaded the driver yet"),
+        "{text}"
+    );
+    // kubelet loads it when it starts.
+    let kubelet = node.start_kubelet(&[]);
+    let (ready, text) = finish(&mut node.minimal("check", &a));
+    assert!(
+        ready && text.contains("kubelet has loaded this driver"),
+        "{text}"
+    );
+    // Another image: what is installed is not this build.
+    let b = node.make_driver("b", "");
+    let (ready, text) = finish(&mut node.minimal("check", &b));
+    assert!(
+        !ready && text.contains("another driver is installed in"),
+        "{text}"
+    );
+    drop(kubelet);
+}
+
+#[test]
+fn the_old_driver_is_named() {
+    let node = Node::new();
+    run_once(&node, &node.make_driver("new", ""));
+    std::fs::copy(node.make_driver("old", "no capabilities"), node.driver()).unwrap();
+    let lines = run_once(&node, &node.path("image-new")).join("\n");
+    assert!(
+        lines.contains("note: the old driver without capabilities is installed"),
+        "{lines}"
+    );
+}
+
+#[test]
+fn the_state_directory_becomes_roots_alone() {
+    let node = Node::new();
+    set_permissions(&node.state, Permissions::from_mode(0o755)).unwrap();
+    run_once(&node, &node.make_driver("a", ""));
+    let mode = node.state.metadata().unwrap().permissions().mode();
+    assert_eq!(mode & 0o7777, 0o700);
+}
+
+#[test]
+fn the_log_can_be_json() {
+    let node = Node::new();
+    let (_, text) = finish(
+        node.minimal("check", &node.make_driver("a", ""))
+            .arg("--log-format=json"),
+    );
+    for line in text.lines() {
+        let line: serde_json::Value = serde_json::from_str(line).expect(line);
+        assert!(line["message"].is_string() && line["time"].is_string());
+    }
+    assert!(text.lines().count() > 1);
+}

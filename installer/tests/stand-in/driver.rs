@@ -1,0 +1,58 @@
+//! A driver for tests. What it answers and which build it is stand behind its own program, as
+//! `\nSTAND-IN {json}`: so each driver is another file, as real builds are.
+
+use serde_json::{Value, json};
+use std::fs::{read, read_link, read_to_string, rename, write};
+use std::io::Write as _;
+use std::os::unix::process::parent_id;
+use std::path::Path;
+use std::time::SystemTime;
+
+fn main() {
+    let program = read("/proc/self/exe")
+        .or_else(|_| read(std::env::args().next().expect("a name")))
+        .expect("read the own program");
+    let mark = b"\nSTAND-IN ";
+    let at = program
+        .windows(mark.len())
+        .rposition(|window| window == mark)
+        .expect("the mark");
+    let own: Value = serde_json::from_slice(&program[at + mark.len()..]).expect("JSON");
+    let word = std::env::args().nth(1).unwrap_or_default();
+    let answer = match (word.as_str(), own["answer"].as_str()) {
+        ("init", Some("nothing")) => return,
+        ("init", Some("no capabilities")) => json!({"status": "Success"}),
+        ("init", Some("failure")) => json!({"status": "Failure", "message": "broken"}),
+        ("init", _) => {
+            stamp(&own);
+            json!({"status": "Success", "capabilities": {"attach": false,
+                "selinuxRelabel": false, "supportsMetrics": false, "fsGroup": false,
+                "requiresFSResize": false}})
+        }
+        ("--version", _) => own["build"].clone(),
+        _ => json!({"status": "Not supported"}),
+    };
+    let text = answer
+        .as_str()
+        .map_or_else(|| answer.to_string(), str::to_owned);
+    writeln!(std::io::stdout(), "{text}").expect("answer");
+}
+
+/// Leaves the word of who ran init, as the driver does.
+fn stamp(own: &Value) {
+    let Some(state) = own["state"].as_str().map(Path::new) else {
+        return;
+    };
+    let pid = parent_id();
+    // A caller in another pid namespace has no number here.
+    let caller = read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    let time = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .expect("a time")
+        .as_secs();
+    let stamp = json!({"build": own["build"], "pid": pid, "caller": caller.trim(), "time": time});
+    let exe = read_link("/proc/self/exe").expect("the own path");
+    let new = state.join(format!(".init.{}", std::process::id()));
+    write(&new, stamp.to_string()).unwrap_or_else(|e| panic!("stamp of {}: {e}", exe.display()));
+    rename(&new, state.join("init.json")).expect("put the stamp in place");
+}

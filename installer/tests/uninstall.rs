@@ -1,0 +1,231 @@
+//! Removing the driver: never while a volume needs it, and without a trace afterwards.
+
+#![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
+
+mod support;
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
+use std::collections::BTreeMap;
+use std::fs::{File, create_dir_all, read, write};
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::Command;
+use support::{Node, Process, Stream, finish};
+
+const VOLUME: &str = "var/lib/kubelet/pods/uid-1/volumes/alicloud~oss/data";
+
+/// Makes the host's first process one that has `mountinfo` as its mount table.
+fn with_table(node: &Node, mountinfo: &str) {
+    let directory = node.path("proc/1");
+    std::fs::remove_file(&directory).unwrap();
+    create_dir_all(directory.join("ns")).unwrap();
+    symlink("pid:[1]", directory.join("ns/pid")).unwrap();
+    write(directory.join("mountinfo"), mountinfo).unwrap();
+}
+
+/// A host with updatedb, and the installer's word for it.
+fn command(node: &Node, word: &str) -> Command {
+    let config = node.path("config.json");
+    write(&config, "{\"ossfs\":\"s3fs\"}\n").unwrap();
+    let mut command = node.full(word, &node.path("image-a"));
+    command
+        .args(["--plugin-dir", "/plugins"])
+        .arg("--config")
+        .arg(config);
+    command
+}
+
+/// Every file below the host's root with its content.
+fn files(node: &Node) -> BTreeMap<String, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    let mut directories = vec![node.path("host")];
+    while let Some(directory) = directories.pop() {
+        for entry in std::fs::read_dir(&directory).unwrap() {
+            let entry = entry.unwrap();
+            let name = entry.path().to_str().unwrap().to_owned();
+            if entry.file_type().unwrap().is_dir() {
+                directories.push(entry.path());
+                found.insert(name, Vec::new());
+            } else {
+                found.insert(name, read(entry.path()).unwrap());
+            }
+        }
+    }
+    found
+}
+
+fn install(node: &Node) {
+    let mut run = Process::start(&mut command(node, "run"), Stream::Stderr);
+    run.wait_for("installed /etc/alicloud-oss/config.json");
+    run.wait_for("/dev/fuse is missing");
+    assert!(run.terminate().0);
+    assert!(node.driver().exists());
+}
+
+/// A host on which nothing of the installer is yet.
+fn bare() -> Node {
+    let node = Node::new();
+    node.make_driver("a", "");
+    std::fs::remove_dir(&node.state).unwrap();
+    create_dir_all(node.host("etc")).unwrap();
+    write(node.host("etc/updatedb.conf"), "PRUNEFS=\"NFS proc\"\n").unwrap();
+    create_dir_all(node.host("var/log/pods/shop_web-0_uid-1")).unwrap();
+    node
+}
+
+#[test]
+fn the_host_is_as_before() {
+    let node = bare();
+    with_table(&node, "");
+    let before = files(&node);
+    create_dir_all(&node.state).unwrap();
+    install(&node);
+    assert!(files(&node).len() > before.len());
+    let (removed, text) = finish(&mut command(&node, "uninstall"));
+    assert!(
+        removed && text.contains("removed the driver from /plugins"),
+        "{text}"
+    );
+    assert_eq!(files(&node), before);
+}
+
+#[test]
+fn an_administrators_configuration_stays() {
+    let node = bare();
+    with_table(&node, "");
+    create_dir_all(&node.state).unwrap();
+    create_dir_all(node.host("etc/alicloud-oss")).unwrap();
+    let config = node.host("etc/alicloud-oss/config.json");
+    write(&config, "{\"ossfs\":\"mine\"}").unwrap();
+    let mut run = Process::start(&mut command(&node, "run"), Stream::Stderr);
+    run.wait_for("/dev/fuse is missing");
+    assert!(run.terminate().0);
+    let (removed, text) = finish(&mut command(&node, "uninstall"));
+    assert!(removed && text.contains("config.json stays"), "{text}");
+    assert_eq!(read(config).unwrap(), b"{\"ossfs\":\"mine\"}");
+}
+
+#[test]
+fn refused_while_volumes_are_mounted() {
+    let node = bare();
+    with_table(
+        &node,
+        &format!("90 27 0:50 / /{VOLUME} rw - fuse.ossfs ossfs rw\n"),
+    );
+    create_dir_all(&node.state).unwrap();
+    install(&node);
+    let (removed, text) = finish(&mut command(&node, "uninstall"));
+    assert!(!removed);
+    assert!(
+        text.contains("1 volumes are mounted, and only the driver can unmount them: volume \"data\" of Pod shop/web-0; delete these Pods first, or use --drain"),
+        "{text}"
+    );
+    assert!(node.driver().exists());
+    assert!(!node.state.join("drain").exists());
+}
+
+#[test]
+fn refused_where_the_mount_table_is_not_seen() {
+    let node = Node::new();
+    let driver = node.make_driver("a", "");
+    let (removed, text) = finish(&mut node.minimal("uninstall", &driver));
+    assert!(
+        !removed && text.contains("nothing is removed: set --host-root"),
+        "{text}"
+    );
+}
+
+/// A file system of FUSE that nobody serves, as a volume is one to the mount table. It ends with
+/// the file.
+fn mount_fuse(at: &Path) -> File {
+    let device = File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/fuse")
+        .unwrap();
+    let fd = device.as_raw_fd();
+    let data = format!("fd={fd},rootmode=40000,user_id=0,group_id=0");
+    mount(
+        Some("ossfs"),
+        at,
+        Some("fuse.ossfs"),
+        MsFlags::empty(),
+        Some(data.as_str()),
+    )
+    .unwrap();
+    device
+}
+
+#[test]
+#[ignore = "needs root and /dev/fuse"]
+fn draining_ends_with_the_last_volume() {
+    let drained = std::thread::spawn(|| {
+        unshare(CloneFlags::CLONE_NEWNS).unwrap();
+        let none = None::<&str>;
+        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+        let node = bare();
+        // The table of this thread's namespace.
+        std::fs::remove_file(node.path("proc/1")).unwrap();
+        let task = nix::unistd::gettid();
+        let process = format!("/proc/{}/task/{task}", std::process::id());
+        symlink(process, node.path("proc/1")).unwrap();
+        let before = files(&node);
+        create_dir_all(&node.state).unwrap();
+        install(&node);
+        let targets = [
+            node.host(VOLUME),
+            node.host("kubelet/pods/u/volumes/alicloud~oss/b"),
+        ];
+        let _devices = targets.each_ref().map(|target| {
+            create_dir_all(target).unwrap();
+            mount_fuse(target)
+        });
+        let mut uninstall =
+            Process::start(command(&node, "uninstall").arg("--drain"), Stream::Stderr);
+        let line = uninstall.wait_for("waiting for");
+        assert!(
+            line.contains("of Pod shop/web-0") && line.contains("of Pod with uid u"),
+            "{line}"
+        );
+        assert!(node.state.join("drain").exists() && node.driver().exists());
+        umount2(&targets[0], MntFlags::MNT_DETACH).unwrap();
+        let line = uninstall.wait_for("waiting for");
+        assert!(!line.contains("shop/web-0"), "{line}");
+        assert!(node.driver().exists());
+        umount2(&targets[1], MntFlags::MNT_DETACH).unwrap();
+        uninstall.wait_for("removed the driver");
+        for directory in ["var/lib", "kubelet"] {
+            std::fs::remove_dir_all(node.host(directory)).unwrap();
+        }
+        assert_eq!(files(&node), before);
+    });
+    if let Err(panic) = drained.join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+#[test]
+fn who_installs_again_ends_the_draining() {
+    let node = bare();
+    with_table(
+        &node,
+        &format!("90 27 0:50 / /{VOLUME} rw - fuse.ossfs ossfs rw\n"),
+    );
+    create_dir_all(&node.state).unwrap();
+    install(&node);
+    let mut uninstall = Process::start(command(&node, "uninstall").arg("--drain"), Stream::Stderr);
+    uninstall.wait_for("waiting for");
+    let (ended_well, lines) = uninstall.terminate();
+    assert!(
+        !ended_well
+            && lines
+                .join("")
+                .contains("the driver stays, and only unmounts")
+    );
+    assert!(node.state.join("drain").exists() && node.driver().exists());
+    let mut run = Process::start(&mut command(&node, "run"), Stream::Stderr);
+    run.wait_for("the node was being drained for an uninstall: that is over");
+    assert!(!node.state.join("drain").exists());
+}
