@@ -10,6 +10,7 @@
 //!     passwd         its key pair, as ossfs reads it
 //!     daemon         which process serves it
 //!     staging/       where ossfs is mounted
+//!     probed         when it was last seen to be served
 //!     silent         since when its daemon has not answered
 //!     starts         how many starts of its daemon have failed in a row, and when the last was
 //!     targets/<key>  a TARGET that shows it, its path inside
@@ -237,6 +238,10 @@ impl Volume {
         self.directory.join("daemon")
     }
 
+    fn probed_file(&self) -> PathBuf {
+        self.directory.join("probed")
+    }
+
     fn silent_file(&self) -> PathBuf {
         self.directory.join("silent")
     }
@@ -312,6 +317,19 @@ impl Volume {
     /// Whether `target` is noted to show this volume.
     pub(crate) fn is_registered(&self, target: &Target) -> bool {
         self.targets_directory().join(target.key()).exists()
+    }
+
+    /// Notes that the volume is served, daemon and store, at this moment.
+    pub(crate) fn note_probe(&self) -> Result<()> {
+        private::write(&self.probed_file(), b"")
+    }
+
+    /// Whether the volume was seen to be served within the last `time`.
+    pub(crate) fn was_probed_within(&self, time: Duration) -> bool {
+        let modified =
+            std::fs::symlink_metadata(self.probed_file()).and_then(|meta| meta.modified());
+        // A time in the future says nothing.
+        modified.is_ok_and(|at| at.elapsed().is_ok_and(|age| age < time))
     }
 
     /// Since when (in seconds of Unix time) the daemon is known not to answer; `now`, if this is the
@@ -443,7 +461,7 @@ impl Volume {
             private::remove(&file.with_extension("new"))?;
         }
         private::remove(&self.passwd_file().with_extension("new"))?;
-        for file in [self.silent_file(), self.starts_file()] {
+        for file in [self.probed_file(), self.silent_file(), self.starts_file()] {
             private::remove(&file)?;
             private::remove(&file.with_extension("new"))?;
         }

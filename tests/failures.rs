@@ -278,6 +278,12 @@ fn a_failure_for_one_pod_leaves_the_others_on_the_volume_alone() {
         node.mount(&one, &options).success();
         let daemons = node.daemons();
         let fault = node.store.inject("docker", Fault::Hang);
+        // Just seen to be served: that holds for a second.
+        node.mount(&two, &options).success();
+        node.unmount(&two).success();
+        for volume in fs::read_dir(node.state_directory().join("volumes")).unwrap() {
+            fs::remove_file(volume.unwrap().path().join("probed")).unwrap();
+        }
         node.mount(&two, &options).failure();
         node.store.remove_fault(fault);
         assert_eq!(node.daemons(), daemons);

@@ -51,14 +51,17 @@ pub(super) fn heal(ids: &[String], config: &Config) -> Result<Vec<String>> {
 }
 
 fn heal_one(volume: &Volume, config: &Config) -> Result<Option<String>> {
-    let deadline = Deadline::after(config.mount_timeout);
-    let Some(lock) = volume.lock_existing(deadline)? else {
+    let patience = Deadline::after(config.mount_timeout);
+    let Some(lock) = volume.lock_existing(patience)? else {
         return Ok(None);
     };
     if !volume.is_used()? {
         return Ok(None);
     }
-    let restarted = match health(volume)? {
+    let health = health(volume)?;
+    // From here on: finding out that a daemon is hung takes its time.
+    let deadline = Deadline::after(config.mount_timeout);
+    let restarted = match health {
         Health::Serving(flags) => {
             if let Some(start) = volume.find_start()? {
                 volumes::settle(volume, flags, &start)?;

@@ -22,6 +22,9 @@ use std::time::Duration;
 /// How long a daemon that was killed may take to be gone.
 const KILL_TIME: Duration = Duration::from_secs(5);
 
+/// How long what a probe found is taken to hold: Pods that start at once ask the store once.
+const PROBE_HOLDS: Duration = Duration::from_secs(1);
+
 /// How a daemon's end is brought about.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ending {
@@ -38,6 +41,12 @@ pub(super) fn serve(volume: &Volume, lock: &Lock, deadline: Deadline) -> Result<
     let start = volume
         .find_start()?
         .context("how its daemon is started is not known any more")?;
+    if volume.was_probed_within(PROBE_HOLDS)
+        && volume.daemon()?.is_some()
+        && directory::is_mount_point(&volume.staging())?
+    {
+        return Ok(false);
+    }
     let (failed, _) = volume.failed_starts()?;
     let (mut starting, is_new) = match volume.daemon()? {
         Some(process) => (Starting::of(volume, Daemon::Found(process)), false),
@@ -117,7 +126,8 @@ pub(super) fn restart(volume: &Volume, lock: &Lock, deadline: Deadline) -> Resul
 pub(super) fn settle(volume: &Volume, flags: FsFlags, start: &Start) -> Result<()> {
     protect(volume, flags, start.read_only)?;
     volume.forget_silence()?;
-    volume.forget_starts()
+    volume.forget_starts()?;
+    volume.note_probe()
 }
 
 /// Gives the mount at staging the flags that every volume has, if ossfs has not: binds of it have
