@@ -372,7 +372,61 @@ fn a_scope_is_another_way_out_of_kubelets_cgroup() {
     cluster.assert_clean();
 }
 
-/// Nothing of these tests runs without it.
+#[test]
+#[ignore = "needs root and systemd-nspawn"]
+fn a_daemon_that_runs_out_of_memory_is_restarted_and_healed_and_the_journal_says_why() {
+    if node::skip() {
+        return;
+    }
+    let cluster = Cluster::boot();
+    // An ordinary drop-in of an administrator's; a listing of as many objects takes more.
+    cluster
+        .node
+        .write_unit(
+            "alicloud-oss@.service.d/memory.conf",
+            "[Service]\nMemoryMax=24M\nMemorySwapMax=0\n",
+        )
+        .unwrap();
+    cluster.store.put("docker", "file", "content");
+    for n in 0..20_000 {
+        cluster.store.put("docker", &format!("many/{n}"), "");
+    }
+    let target = cluster.target("u1");
+    let options = json!({"otherOpts": "-o use_path_request_style -o max_stat_cache_size=1000000"});
+    cluster.mount(&target, &options).success();
+    let container = cluster.container(&target, "c", "private", false);
+    let daemon = cluster.daemon();
+    let since = Instant::now();
+    while cluster.daemon() == daemon {
+        assert!(
+            since.elapsed() < Duration::from_secs(120),
+            "the daemon keeps within its limit"
+        );
+        // It ends with the daemon.
+        let _ = fs::read_dir(container.path.join("many")).map(Iterator::count);
+    }
+    let unit = cluster.units()[0].clone();
+    let journal = cluster
+        .node
+        .wait_for_journal(&unit, Duration::from_secs(60), |line| {
+            line.contains("Failed with result")
+        })
+        .unwrap();
+    assert!(
+        journal.contains("oom-kill") || journal.contains("'signal'"),
+        "{journal}"
+    );
+    while fs::read(container.path.join("file")).map_or(true, |content| content != b"content") {
+        if since.elapsed() > Duration::from_secs(200) {
+            panic!("not healed: {}", cluster.node.journal(&unit).unwrap());
+        }
+        std::thread::yield_now();
+    }
+    drop(container);
+    cluster.unmount(&target);
+    cluster.assert_clean();
+}
+
 #[test]
 #[ignore = "needs root and systemd-nspawn"]
 fn nothing_of_the_driver_runs_where_no_volume_is() {
