@@ -9,7 +9,7 @@ RELEASE = target/$(TARGET)/release
 STATIC = -C target-feature=+crt-static -C relocation-model=static
 # What the tests and the demo use besides Rust.
 PACKAGES = gcc libc6-dev iproute2 s3fs
-TEST_PACKAGES = $(PACKAGES) debootstrap systemd-container util-linux
+TEST_PACKAGES = $(PACKAGES) busybox-static debootstrap runc systemd-container util-linux
 # Tests that need root are marked as ignored; in CI nothing may be left out.
 IGNORED = $(if $(or $(CI),$(shell [ "$$(id -u)" = 0 ] && [ -c /dev/fuse ] && echo yes)),--include-ignored)
 

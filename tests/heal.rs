@@ -289,3 +289,67 @@ fn heal_without_volumes_or_for_unknown_ones_has_nothing_to_do() {
         node.unmount(&target).success();
     });
 }
+
+/// The configuration of a container with `volume` at `/data`, for runc.
+fn bundle(volume: &Path) -> serde_json::Value {
+    json!({
+        "ociVersion": "1.0.2",
+        "process": {
+            "terminal": false, "user": {"uid": 0, "gid": 0}, "cwd": "/", "env": ["PATH=/bin"],
+            "args": ["/bin/busybox", "sh", "-c", "echo ready; exec /bin/busybox cat"],
+        },
+        "root": {"path": "rootfs"},
+        "mounts": [
+            {"destination": "/proc", "type": "proc", "source": "proc"},
+            {"destination": "/data", "type": "bind", "source": volume, "options": ["rbind", "rprivate"]},
+        ],
+        "linux": {"namespaces": [{"type": "pid"}, {"type": "mount"}, {"type": "ipc"}, {"type": "uts"}]},
+    })
+}
+
+#[test]
+#[ignore = "needs root, /dev/fuse, s3fs, runc and busybox"]
+fn a_container_of_runc_is_healed_like_any_other() {
+    use std::io::{BufRead as _, BufReader};
+    use std::process::{Command, Stdio};
+    with_sandbox(DRIVER, |node| {
+        let target = node.target("u1", "v");
+        node.mount(&target, &node.options(json!({}))).success();
+        fs::write(target.join("file"), "content").unwrap();
+        for name in ["bin", "data", "proc"] {
+            directory(node, &format!("bundle/rootfs/{name}"));
+        }
+        fs::copy("/bin/busybox", node.path("bundle/rootfs/bin/busybox")).unwrap();
+        fs::write(node.path("bundle/config.json"), bundle(&target).to_string()).unwrap();
+        let pid_file = node.path("bundle/pid");
+        let mut runc = Command::new("runc")
+            .arg("--root")
+            .arg(node.path("bundle/state"))
+            .args(["run", "--bundle"])
+            .arg(node.path("bundle"))
+            .arg("--pid-file")
+            .arg(&pid_file)
+            .arg(format!("oss-test-{}", std::process::id()))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        let output = runc.stdout.take().unwrap();
+        BufReader::new(output).read_line(&mut line).unwrap();
+        assert_eq!(line, "ready\n");
+        let pid: i32 = fs::read_to_string(&pid_file).unwrap().parse().unwrap();
+        let file = PathBuf::from(format!("/proc/{pid}/root/data/file"));
+        for _ in 0..3 {
+            assert_eq!(fs::read(&file).unwrap(), b"content");
+            kill_daemon(node);
+            assert!(fs::read(&file).is_err());
+            node.heal().unwrap();
+            assert_eq!(fs::read(&file).unwrap(), b"content");
+        }
+        // Its stdin closes, and with it the container ends.
+        drop(runc.stdin.take());
+        assert!(runc.wait().unwrap().success());
+        node.unmount(&target).success();
+    });
+}

@@ -160,6 +160,33 @@ fn a_heal_that_was_killed_is_finished_by_the_next_one() {
 
 #[test]
 #[ignore = "needs root, /dev/fuse and s3fs"]
+fn a_panic_is_answered_and_the_next_call_copes_with_it() {
+    with_sandbox(DRIVER, |node| {
+        let target = node.target("u1", "v");
+        let options = node.options(json!({})).to_string();
+        let args = ["mount", target.to_str().unwrap(), &options];
+        let mut kubelet = node.kubelet.clone();
+        for point in MOUNT {
+            fs::create_dir_all(&target).unwrap();
+            kubelet.environment = node.kubelet.environment.clone();
+            kubelet
+                .environment
+                .push(("OSS_TEST_PANIC_AT".into(), point.into()));
+            let answer = kubelet.call(&args);
+            assert!(
+                answer.failure().contains("internal error"),
+                "{}",
+                answer.message
+            );
+            assert!(node.log().contains("a test wants it"));
+            node.unmount(&target).success();
+            node.assert_clean();
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs root, /dev/fuse and s3fs"]
 fn what_is_from_before_a_reboot_is_forgotten() {
     with_sandbox(DRIVER, |node| {
         let target = node.target("u1", "v");
