@@ -374,6 +374,36 @@ fn a_scope_is_another_way_out_of_kubelets_cgroup() {
 
 #[test]
 #[ignore = "needs root and systemd-nspawn"]
+fn an_unmount_may_come_while_the_daemon_is_being_restarted() {
+    if node::skip() {
+        return;
+    }
+    let cluster = Cluster::boot();
+    let target = cluster.target("u1");
+    for _ in 0..5 {
+        cluster.mount(&target, &json!({})).success();
+        cluster.kill(&cluster.daemon());
+        // kubelet tries again where the restart was quicker.
+        while !cluster
+            .call(&["unmount", target.to_str().unwrap()])
+            .message
+            .is_empty()
+        {}
+        fs::remove_dir(cluster.node.path(&target)).unwrap();
+        let since = Instant::now();
+        while !cluster.units().is_empty() {
+            assert!(
+                since.elapsed() < Duration::from_secs(60),
+                "{:?}",
+                cluster.units()
+            );
+        }
+        cluster.assert_clean();
+    }
+}
+
+#[test]
+#[ignore = "needs root and systemd-nspawn"]
 fn a_daemon_that_runs_out_of_memory_is_restarted_and_healed_and_the_journal_says_why() {
     if node::skip() {
         return;
