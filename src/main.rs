@@ -53,6 +53,7 @@ enum Outcome {
     Done(ExitCode),
 }
 
+/// Does what this process was started for: a call of kubelet's, a person's word, or a child's part.
 fn run() -> Outcome {
     // Best effort, all of it: none of it decides whether the call can be answered.
     let _ = prctl::set_dumpable(false);

@@ -1,5 +1,5 @@
 //! Starting ossfs: without a shell, in a session and an environment of its own, and where systemd
-//! runs in a scope outside kubelet's cgroup, so that a restart of kubelet does not take it along.
+//! runs as a unit outside kubelet's cgroup, so that a restart of kubelet does not take it along.
 
 use crate::child::{self, PATH};
 use crate::config::Launcher;
