@@ -8,7 +8,7 @@ RELEASE = target/$(TARGET)/release
 # that a call takes to start, against the randomised address of a program without unsafe code.
 STATIC = -C target-feature=+crt-static -C relocation-model=static
 # What the tests and the demo use besides Rust.
-PACKAGES = gcc libc6-dev iproute2 s3fs
+PACKAGES = gcc libc6-dev iproute2 procps s3fs
 TEST_PACKAGES = $(PACKAGES) busybox-static debootstrap runc systemd-container util-linux
 # Tests that need root are marked as ignored; in CI nothing may be left out.
 IGNORED = $(if $(or $(CI),$(shell [ "$$(id -u)" = 0 ] && [ -c /dev/fuse ] && echo yes)),--include-ignored)

@@ -198,8 +198,6 @@ fn a_node_that_lacks_something_says_what() {
         with(json!({"ossfs": script}));
         fails(node, json!({}), &["not-a-program", "Exec format error"]);
         with(json!({}));
-        let hidden = node.path("hidden");
-        fs::write(&hidden, "").unwrap();
         let none = None::<&str>;
         mount(Some("/dev/null"), "/dev/fuse", none, MsFlags::MS_BIND, none).unwrap();
         let target = node.target("u1", "oss1");
