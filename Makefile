@@ -14,9 +14,11 @@ TEST_PACKAGES = $(PACKAGES) busybox-static debootstrap runc systemd-container ut
 IGNORED = $(if $(or $(CI),$(shell [ "$$(id -u)" = 0 ] && [ -c /dev/fuse ] && echo yes)),--include-ignored)
 
 .PHONY: build
-build: ## Release binaries at dist/: one static file for any node
+build: ## Release binaries at dist/: static files for any node
+	# One by one: together, each would get the features that the other asks of a crate.
 	RUSTFLAGS="$(STATIC)" cargo build --locked --release --target $(TARGET) --package oss
-	install -D $(RELEASE)/oss dist/oss
+	RUSTFLAGS="$(STATIC)" cargo build --locked --release --target $(TARGET) --package oss-installer
+	install -D $(RELEASE)/oss $(RELEASE)/oss-installer --target-directory dist
 
 .PHONY: test
 test: test-packages ## All tests, real mounts included (root and /dev/fuse; else those are ignored)

@@ -11,6 +11,7 @@ use crate::answer::Answer;
 use crate::call::Call;
 use crate::config::{self, Config};
 use crate::logging;
+use crate::stamp;
 use crate::target::Target;
 use anyhow::{Result, anyhow};
 use std::ffi::OsStr;
@@ -19,8 +20,11 @@ use std::time::Instant;
 /// The answer to `call`. It never fails: what goes wrong is a Failure.
 pub(crate) fn answer(call: &Call) -> Answer {
     match call {
-        // Under kubelet's node-wide lock: no file is read, none is written.
-        Call::Init => Answer::initialized(),
+        // Under kubelet's node-wide lock: nothing is waited for, and nothing can fail.
+        Call::Init => {
+            stamp::leave();
+            Answer::initialized()
+        }
         Call::Unsupported(word) => Answer::not_supported(&format!(
             "the call {word:?} is not one of init, mount and unmount"
         )),

@@ -20,6 +20,7 @@ mod person;
 mod private;
 mod process;
 mod request;
+mod stamp;
 mod target;
 mod volume;
 

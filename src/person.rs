@@ -1,6 +1,7 @@
 //! What people type, and units run: `adopt`, `heal`, `--help` and `--version`. kubelet sends none of these.
 
 use crate::calls;
+use crate::stamp;
 use clap::{Arg, ArgMatches, Command};
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -8,7 +9,7 @@ use std::process::ExitCode;
 
 fn command() -> Command {
     Command::new("oss")
-        .version(env!("CARGO_PKG_VERSION"))
+        .version(stamp::BUILD)
         .about("FlexVolume driver alicloud/oss: mounts Alibaba Cloud OSS buckets into Pods")
         .after_help(
             "kubelet calls it as `oss init`, `oss mount TARGET JSON` and `oss unmount TARGET`, and \

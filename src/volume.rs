@@ -3,6 +3,8 @@
 //!
 //! ```text
 //! <stateDir>/boot       which boot of the node the rest is of
+//! <stateDir>/init.json  which build of the driver kubelet has loaded
+//! <stateDir>/drain      while it is there, nothing is mounted: the driver is about to be removed
 //! <stateDir>/locks/     targets that a call is busy with
 //! <stateDir>/volumes/<id>/
 //!     lock           held by the call that works on this volume
@@ -24,7 +26,7 @@ use crate::private;
 use crate::process::{Process, ProcessId, boot_id};
 use crate::request::MountRequest;
 use crate::target::{Target, hex};
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use sha2::{Digest as _, Sha256};
 use std::ffi::OsStr;
 use std::fs::DirBuilder;
@@ -46,6 +48,23 @@ pub(crate) struct StateDirectory {
 impl StateDirectory {
     /// The directory at `path`, made if it is missing, refused if it is not root's alone.
     pub(crate) fn prepare(path: &Path) -> Result<Self> {
+        let state = Self {
+            path: path.to_owned(),
+        };
+        Self::make(path)?;
+        private::make_directory(&state.volumes())?;
+        private::make_directory(&state.locks())?;
+        state.forget_other_boots()?;
+        Ok(state)
+    }
+
+    /// Leaves `stamp`, the note of `init`, in the directory at `path`, made if it is missing.
+    pub(crate) fn stamp(path: &Path, stamp: &[u8]) -> Result<()> {
+        Self::make(path)?;
+        private::write(&path.join("init.json"), stamp)
+    }
+
+    fn make(path: &Path) -> Result<()> {
         if let Some(parent) = path.parent() {
             DirBuilder::new()
                 .recursive(true)
@@ -53,14 +72,22 @@ impl StateDirectory {
                 .create(parent)
                 .with_context(|| format!("make directory {}", parent.display()))?;
         }
-        let state = Self {
-            path: path.to_owned(),
-        };
-        private::make_directory(path)?;
-        private::make_directory(&state.volumes())?;
-        private::make_directory(&state.locks())?;
-        state.forget_other_boots()?;
-        Ok(state)
+        private::make_directory(path)
+    }
+
+    /// An error if the driver is about to be removed from this node. Asked under the lock of a
+    /// target: who leaves the note waits for the locks that are held then, and so for every mount
+    /// that has not seen it.
+    pub(crate) fn check_drain(&self) -> Result<()> {
+        let note = self.path.join("drain");
+        if note.exists() {
+            bail!(
+                "this driver is being removed from the node and mounts nothing any more ({}): see \
+                 oss-installer uninstall",
+                note.display()
+            );
+        }
+        Ok(())
     }
 
     /// Removes what was noted before the node was booted, if the directory outlives that: no mount

@@ -6,7 +6,10 @@
 use harness::{Answer, Kubelet, Status};
 use serde_json::json;
 use std::ffi::{OsStr, OsString};
+use std::fs::Permissions;
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 const DRIVER: &str = env!("CARGO_BIN_EXE_oss");
@@ -41,7 +44,7 @@ fn init_sends_every_capability_as_false() {
 }
 
 #[test]
-fn init_reads_no_configuration_and_writes_nothing() {
+fn init_answers_whatever_the_configuration_is() {
     let directory = tempfile::tempdir().unwrap();
     let mut kubelet = kubelet(&directory);
     kubelet.call(&["init"]).success();
@@ -50,6 +53,52 @@ fn init_reads_no_configuration_and_writes_nothing() {
     kubelet.call(&["init"]).success();
     kubelet.environment = vec![("OSS_FLEXVOLUME_CONFIG".into(), "/no/such/file".into())];
     kubelet.call(&["init"]).success();
+}
+
+#[test]
+fn init_of_an_installed_driver_leaves_a_stamp_in_the_state_directory() {
+    let directory = tempfile::tempdir().unwrap();
+    let stamp = directory.path().join("state/init.json");
+    let mut kubelet = kubelet(&directory);
+    let mut init_as = |name: &str| {
+        let driver = directory.path().join(name);
+        std::fs::create_dir_all(driver.parent().unwrap()).unwrap();
+        // In a process of its own: what this one writes, a test beside it may hold open for writing.
+        let copied = Command::new("cp").arg(DRIVER).arg(&driver).status();
+        assert!(copied.unwrap().success());
+        kubelet.driver = driver;
+        kubelet.call(&["init"]).success();
+    };
+    for name in [".alicloud~oss/oss", "alicloud~oss/.oss.new", "bin/oss"] {
+        init_as(name);
+        assert!(!stamp.exists(), "{name}");
+    }
+    init_as("alicloud~oss/oss");
+    assert_eq!(
+        (mode(&stamp), mode(stamp.parent().unwrap())),
+        (0o600, 0o700)
+    );
+    let found: serde_json::Value = serde_json::from_slice(&std::fs::read(&stamp).unwrap()).unwrap();
+    let version = Command::new(DRIVER).arg("--version").output().unwrap();
+    let version = String::from_utf8(version.stdout).unwrap();
+    assert_eq!(found["build"], version.trim());
+    assert_eq!(found["pid"], std::process::id());
+    let caller = std::fs::read_to_string("/proc/self/comm").unwrap();
+    assert_eq!(found["caller"], caller.trim());
+    let written = stamp.metadata().unwrap().mtime();
+    assert!((written - found["time"].as_i64().unwrap()).abs() <= 1);
+    // What keeps the stamp from being written keeps nobody from the answer.
+    let state = stamp.parent().unwrap();
+    std::fs::set_permissions(state, Permissions::from_mode(0o755)).unwrap();
+    std::fs::remove_file(&stamp).unwrap();
+    init_as("alicloud~oss/oss");
+    assert!(!stamp.exists());
+    let log = std::fs::read_to_string(directory.path().join("oss.log")).unwrap();
+    assert!(log.contains("mode 0755: 0700 is expected"), "{log}");
+}
+
+fn mode(path: &Path) -> u32 {
+    path.metadata().unwrap().permissions().mode() & 0o7777
 }
 
 #[test]

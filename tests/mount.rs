@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
 
 use harness::{Sandbox, Settings, with_sandbox, with_settings};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::json;
 use std::fs;
 use std::io::Write as _;
@@ -499,5 +501,28 @@ fn a_daemon_has_a_session_and_an_environment_of_its_own_and_nothing_inherited() 
             assert!(own.iter().any(|known| link.contains(known)), "{link}");
         }
         node.unmount(&target).success();
+    });
+}
+
+#[test]
+#[ignore = "needs root, /dev/fuse and s3fs"]
+fn a_node_that_is_drained_mounts_nothing_and_still_unmounts_and_heals() {
+    with_sandbox(DRIVER, |node| {
+        let [kept, refused] = ["u1", "u2"].map(|pod| node.target(pod, "oss1"));
+        let options = node.options(json!({}));
+        node.mount(&kept, &options).success();
+        let drain = node.state_directory().join("drain");
+        fs::write(&drain, "").unwrap();
+        let answer = node.mount(&refused, &options);
+        let message = answer.failure();
+        assert!(message.contains("being removed"), "{message}");
+        kill(Pid::from_raw(node.daemons()[0]), Signal::SIGKILL).unwrap();
+        node.heal().unwrap();
+        fs::write(kept.join("file"), "x").unwrap();
+        node.unmount(&kept).success();
+        fs::remove_file(&drain).unwrap();
+        node.assert_clean();
+        node.mount(&refused, &options).success();
+        node.unmount(&refused).success();
     });
 }

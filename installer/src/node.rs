@@ -8,9 +8,10 @@ use crate::find::Found;
 use crate::host::{Host, program};
 use crate::{ready, updatedb};
 use anyhow::{Context as _, Result, bail};
+use nix::fcntl::{Flock, FlockArg};
 use nix::sys::stat::Mode;
 use std::ffi::OsStr;
-use std::fs::{DirBuilder, Permissions};
+use std::fs::{DirBuilder, File, Permissions};
 use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -22,6 +23,11 @@ const UNITS: &str = "/etc/systemd/system";
 const RUNTIME_UNIT: &str = "/run/systemd/system/alicloud-oss@.service";
 /// In the state directory: while it is there, the driver mounts nothing.
 const DRAIN: &str = "drain";
+/// In the state directory: which boot of the node the rest is of.
+const BOOT: &str = "boot";
+/// In the state directory: a file for each target that a call of the driver is busy with, which the
+/// call has locked.
+const LOCKS: &str = "locks";
 /// systemd reads its units in well under a second.
 const SYSTEMCTL_LIMIT: Duration = Duration::from_secs(30);
 
@@ -71,10 +77,10 @@ pub(crate) fn undo(settings: &Settings, found: &Found) -> Result<()> {
             log::info!("{CONFIG} stays: it is not as it was installed");
         }
     }
-    for name in [ready::STAMP, DRAIN] {
+    for name in [ready::STAMP, BOOT, DRAIN] {
         remove(host, &settings.state_dir.join(name))?;
     }
-    for name in ["volumes", "locks", ""] {
+    for name in ["volumes", LOCKS, ""] {
         remove_empty(host, Some(&settings.state_dir.join(name)));
     }
     Ok(())
@@ -95,15 +101,26 @@ pub(crate) fn close_state_directory(settings: &Settings) {
     }
 }
 
-/// Lets the driver mount nothing from here on.
+/// Lets the driver mount nothing from here on, not even in a call that runs already.
 pub(crate) fn drain(settings: &Settings, found: &Found) -> Result<()> {
-    put(
-        &found.host,
-        &settings.state_dir.join(DRAIN),
-        b"",
-        0o600,
-        0o700,
-    )
+    let note = settings.state_dir.join(DRAIN);
+    put(&found.host, &note, b"", 0o600, 0o700)?;
+    // A call looks for the note when it has the lock of its target; who has it now may not have
+    // seen the note. It ends by its own deadline at the latest.
+    let locks = locate(&found.host, &settings.state_dir.join(LOCKS))?;
+    for entry in std::fs::read_dir(&locks).into_iter().flatten().flatten() {
+        match File::open(entry.path()) {
+            Ok(file) => {
+                let _ = Flock::lock(file, FlockArg::LockExclusive)
+                    .map_err(|(_, e)| e)
+                    .with_context(|| format!("wait for the call of {}", entry.path().display()))?;
+            }
+            // The call has ended.
+            Err(e) if e.kind() == ErrorKind::NotFound => {}
+            Err(e) => Err(e).with_context(|| format!("open {}", entry.path().display()))?,
+        }
+    }
+    Ok(())
 }
 
 /// Lets the driver mount again, if it was kept from it.

@@ -91,6 +91,7 @@ fn attach(
     let alone = (!request.share).then_some(target);
     let volume = state.volume(&identity(request, credentials, alone));
     let _target_lock = state.lock_target(target, deadline)?;
+    state.check_drain()?;
     let directory = Directory::open(target.path())?.ok_or_else(|| {
         anyhow!(
             "TARGET {} does not exist: kubelet makes it",
