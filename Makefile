@@ -40,7 +40,8 @@ KUBERNETES ?=
 .PHONY: conformance
 conformance: packages build ## kubelet's own FlexVolume code as the caller (root, Go)
 	cargo build --locked --package store --bin s3-store
-	OSS_DRIVER=$(CURDIR)/dist/oss OSS_S3_STORE=$(CURDIR)/target/debug/s3-store tests/kubelet/run $(KUBERNETES)
+	OSS_DRIVER=$(CURDIR)/dist/oss OSS_INSTALLER=$(CURDIR)/dist/oss-installer \
+		OSS_S3_STORE=$(CURDIR)/target/debug/s3-store tests/kubelet/run $(KUBERNETES)
 
 FUZZ_SECONDS ?= 30
 FUZZ_TARGETS = options_json other_opts mountinfo config

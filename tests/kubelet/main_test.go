@@ -1,8 +1,8 @@
 // Package kubelet drives kubelet's own FlexVolume code (k8s.io/kubernetes, pkg/volume/flexvolume)
 // against the driver's release binary, with buckets that s3fs really mounts.
 //
-// OSS_DRIVER names that binary, OSS_S3_STORE the object store's; both are built by the workspace
-// above this directory.
+// OSS_DRIVER names that binary, OSS_INSTALLER the installer's, OSS_S3_STORE the object store's; all
+// are built by the workspace above this directory.
 package kubelet
 
 import (
@@ -66,7 +66,7 @@ func skip(why error) int {
 // enterNamespaces runs this program again as the first process of a PID namespace and in a mount
 // namespace, and returns its exit status.
 func enterNamespaces() int {
-	for _, name := range []string{"OSS_DRIVER", "OSS_S3_STORE"} {
+	for _, name := range []string{"OSS_DRIVER", "OSS_INSTALLER", "OSS_S3_STORE"} {
 		if path := os.Getenv(name); !filepath.IsAbs(path) {
 			fmt.Printf("%s is %q: the absolute path of a program is expected\n", name, path)
 			return 1
