@@ -17,14 +17,11 @@ use std::time::{Duration, SystemTime};
 pub(crate) const SLICE: &str = "alicloud-oss.slice";
 /// The template's file name.
 const TEMPLATE: &str = "alicloud-oss@.service";
-/// Where an administrator or a package puts it (systemd.unit(5)).
-const INSTALLED: [&str; 4] = [
-    "/etc/systemd/system",
-    "/usr/local/lib/systemd/system",
-    "/usr/lib/systemd/system",
-    "/lib/systemd/system",
-];
-/// Where the driver puts it if nobody has.
+/// Where an administrator puts one of his own (systemd.unit(5)).
+const ADMINISTRATORS: [&str; 2] = ["/etc/systemd/system", "/usr/local/lib/systemd/system"];
+/// Where the driver's package puts it, for the usual places of driver and state.
+const PACKAGED: [&str; 2] = ["/usr/lib/systemd/system", "/lib/systemd/system"];
+/// Where the driver puts it if none of these is right; it comes before the package's.
 const RUNTIME: &str = "/run/systemd/system";
 /// How long systemctl and journalctl may take.
 const TOOL_TIME: Duration = Duration::from_secs(10);
@@ -69,7 +66,7 @@ fn template(program: &str, volumes: &str, config: Option<&str>) -> String {
     let program = program.replace('%', "%%");
     let volumes = volumes.replace('%', "%%");
     format!(
-        "# Written by the driver; put a file of this name into /etc/systemd/system to have your own.
+        "# The driver's own; a file of this name in /etc/systemd/system takes its place.
 [Unit]
 Description=ossfs of the alicloud/oss volume %i
 
@@ -92,12 +89,10 @@ StandardError=journal
 }
 
 /// Sees to it that the template is installed: an administrator's is left alone, the driver's own is
-/// put under /run where it is missing or another driver's.
+/// put under /run where it is missing, another driver's, or packaged for other places.
 pub(crate) fn install_template(volumes: &Path) -> Result<()> {
-    if INSTALLED
-        .iter()
-        .any(|dir| Path::new(dir).join(TEMPLATE).exists())
-    {
+    let at = |directory: &&str| Path::new(directory).join(TEMPLATE);
+    if ADMINISTRATORS.iter().any(|dir| at(dir).exists()) {
         return Ok(());
     }
     let program = std::env::current_exe().context("find the driver's own path")?;
@@ -109,10 +104,15 @@ pub(crate) fn install_template(volumes: &Path) -> Result<()> {
     }
     let config = std::env::var(FILE_VARIABLE).ok();
     let text = template(program, &volumes.to_string_lossy(), config.as_deref());
-    let path = Path::new(RUNTIME).join(TEMPLATE);
-    if std::fs::read_to_string(&path).is_ok_and(|found| found == text) {
+    // The first that exists is the one that holds.
+    let mut found = [RUNTIME]
+        .iter()
+        .chain(&PACKAGED)
+        .filter_map(|dir| std::fs::read_to_string(at(dir)).ok());
+    if found.next().is_some_and(|found| found == text) {
         return Ok(());
     }
+    let path = at(&RUNTIME);
     // Calls that run at once write the same; a rename never shows half of it.
     let temporary = Path::new(RUNTIME).join(format!(".{TEMPLATE}.{}", std::process::id()));
     OpenOptions::new()
@@ -244,5 +244,16 @@ mod tests {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");
         }
         assert!(!template("/o", "/v", None).contains("Environment"));
+    }
+
+    #[test]
+    fn the_packaged_template_is_the_one_for_the_usual_places() {
+        let text = template(
+            "/usr/libexec/kubernetes/kubelet-plugins/volume/exec/alicloud~oss/oss",
+            "/run/alicloud-oss/volumes",
+            None,
+        );
+        let packaged = include_str!("../../packaging/systemd/alicloud-oss@.service");
+        assert_eq!(text, packaged);
     }
 }
