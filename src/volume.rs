@@ -167,6 +167,20 @@ impl StateDirectory {
         let lock = Lock::acquire(&path, deadline)?.context("the state directory is gone")?;
         Ok(TargetLock { path, _lock: lock })
     }
+
+    /// Removes the locks of targets that calls which were killed have left behind.
+    pub(crate) fn remove_free_locks(&self) -> Result<()> {
+        let path = self.locks();
+        let entries =
+            std::fs::read_dir(&path).with_context(|| format!("list {}", path.display()))?;
+        for entry in entries.flatten() {
+            // Removed while it is held: who waits for it finds that it is the lock of nothing.
+            if let Some(_held) = Lock::try_acquire(&entry.path())? {
+                private::remove(&entry.path())?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// How long the first call of a boot may be busy with what is from before.
@@ -323,10 +337,15 @@ impl Volume {
         }
     }
 
-    /// Locks the volume's place if no call is busy with it.
+    /// Locks the volume's place if no call is busy with it, and it is there at all.
     pub(crate) fn try_lock(&self) -> Result<Option<Lock>> {
-        self.check_directories()?;
-        Lock::try_acquire(&self.lock_file())
+        let locked = self
+            .check_directories()
+            .and_then(|()| Lock::try_acquire(&self.lock_file()));
+        match locked {
+            Err(_) if !self.directory.exists() => Ok(None),
+            locked => locked,
+        }
     }
 
     /// Notes that `target` shows this volume.

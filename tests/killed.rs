@@ -209,3 +209,38 @@ fn what_is_from_before_a_reboot_is_forgotten() {
         node.unmount(&target).success();
     });
 }
+
+#[test]
+#[ignore = "needs root, /dev/fuse and s3fs"]
+fn what_a_killed_mount_noted_goes_with_its_pod_although_others_use_the_volume() {
+    with_sandbox(DRIVER, |node| {
+        let options = node.options(json!({}));
+        let user = node.target("u1", "v");
+        node.mount(&user, &options).success();
+        for pod in ["u2", "u3"] {
+            let gone = node.target(pod, "v");
+            fs::create_dir_all(&gone).unwrap();
+            let text = options.to_string();
+            let args = ["mount", gone.to_str().unwrap(), &text];
+            killed_at(node, "mount: written down", &args);
+            // Its Pod is deleted: kubelet never names it again.
+            fs::remove_dir(&gone).unwrap();
+        }
+        let count = |name: &str| {
+            let listed = fs::read_dir(node.state_directory().join(name)).unwrap();
+            listed.count()
+        };
+        let volume = fs::read_dir(node.state_directory().join("volumes"))
+            .unwrap()
+            .next()
+            .unwrap()
+            .unwrap();
+        let targets = format!("volumes/{}/targets", volume.file_name().display());
+        assert_eq!((count(&targets), count("locks")), (3, 2));
+        node.heal().unwrap();
+        assert_eq!((count(&targets), count("locks")), (1, 0));
+        fs::write(user.join("file"), "x").unwrap();
+        node.unmount(&user).success();
+        node.assert_clean();
+    });
+}

@@ -181,8 +181,9 @@ pub(super) fn release(
     Ok(())
 }
 
-/// Ends every volume that calls which were killed have left without a user. Volumes that a call is
-/// busy with are left to it; a failure is logged and leaves the rest for the next call.
+/// Cleans up behind calls that were killed: targets that kubelet has removed are taken off their
+/// volumes, volumes without a user are ended, locks that nobody holds removed. What a call is busy
+/// with is left to it; a failure is logged and leaves the rest for the next call.
 pub(super) fn sweep(state: &StateDirectory, deadline: Deadline) {
     let swept = state.all().map(|volumes| {
         for volume in volumes {
@@ -191,13 +192,13 @@ pub(super) fn sweep(state: &StateDirectory, deadline: Deadline) {
             }
         }
     });
-    if let Err(e) = swept {
+    if let Err(e) = swept.and_then(|()| state.remove_free_locks()) {
         log::warn!("{e:#}");
     }
 }
 
 fn sweep_one(volume: &Volume, deadline: Deadline) -> Result<()> {
-    if volume.targets()?.iter().any(|target| !is_gone(target)) {
+    if volume.is_used()? && !volume.targets()?.iter().any(is_gone) {
         return Ok(());
     }
     let Some(lock) = volume.try_lock()? else {
