@@ -17,7 +17,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         file.hash(&mut hash);
         fs::read(&file)?.hash(&mut hash);
     }
-    for variable in ["TARGET", "PROFILE", "CARGO_ENCODED_RUSTFLAGS"] {
+    for variable in ["TARGET", "PROFILE"] {
         std::env::var_os(variable).hash(&mut hash);
         println!("cargo:rerun-if-env-changed={variable}");
     }

@@ -48,6 +48,11 @@ pub(crate) fn heal(ids: &[String]) -> (Vec<String>, bool) {
     lines("heal", |config| heal::heal(ids, config))
 }
 
+/// `heal` as the unit of the volume `id` calls it, and whether the volume is served.
+pub(crate) fn heal_after_start(id: &str) -> (Vec<String>, bool) {
+    lines("heal", |config| heal::after_start(id, config))
+}
+
 /// The lines that `oss adopt` has for the person that calls it, and whether all is well.
 pub(crate) fn adopt() -> (Vec<String>, bool) {
     lines("adopt", |_| adopt::adopt())

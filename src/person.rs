@@ -23,6 +23,13 @@ fn command() -> Command {
         .subcommand(
             Command::new("heal")
                 .about("Have all volumes, or those named, served again, also in running containers")
+                .arg(
+                    Arg::new("after-start")
+                        .long("after-start")
+                        .value_name("ID")
+                        .conflicts_with("ID")
+                        .help("As the unit of a volume does behind each start of its daemon"),
+                )
                 .arg(Arg::new("ID").num_args(0..)),
         )
 }
@@ -45,8 +52,11 @@ pub(crate) fn run(args: &[OsString]) -> ExitCode {
 }
 
 fn heal(matches: &ArgMatches) -> (String, u8) {
+    let matches = matches.subcommand_matches("heal");
+    if let Some(id) = matches.and_then(|heal| heal.get_one::<String>("after-start")) {
+        return outcome(calls::heal_after_start(id));
+    }
     let ids: Vec<String> = matches
-        .subcommand_matches("heal")
         .and_then(|heal| heal.get_many("ID"))
         .into_iter()
         .flatten()

@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
 
 use harness::{Container, Fault, Propagation, Sandbox, Settings, with_sandbox, with_settings};
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
@@ -351,5 +351,83 @@ fn a_container_of_runc_is_healed_like_any_other() {
         drop(runc.stdin.take());
         assert!(runc.wait().unwrap().success());
         node.unmount(&target).success();
+    });
+}
+
+#[test]
+#[ignore = "needs root, /dev/fuse and s3fs"]
+fn no_layers_pile_up_in_containers_that_start_between_heals() {
+    with_sandbox(DRIVER, |node| {
+        let target = node.target("u1", "oss1");
+        node.store.put("docker", "file", "content");
+        node.mount(&target, &node.options(json!({}))).success();
+        let mut containers: Vec<Container> = Vec::new();
+        for round in 0..5 {
+            for (name, propagation) in [
+                ("private", Propagation::Private),
+                ("slave", Propagation::Slave),
+            ] {
+                let path = directory(node, &format!("containers/{name}{round}"));
+                containers.push(Container::start(&target, &path, propagation, false));
+            }
+            kill_daemon(node);
+            node.heal().unwrap();
+            for container in &containers {
+                assert_eq!(
+                    fs::read(container.path("file")).unwrap(),
+                    b"content",
+                    "{round}"
+                );
+                assert!(
+                    container.mounts().len() <= 2,
+                    "{round}: {:#?}",
+                    container.mounts()
+                );
+            }
+        }
+        drop(containers);
+        node.unmount(&target).success();
+        node.assert_clean();
+    });
+}
+
+#[test]
+#[ignore = "needs root, /dev/fuse and s3fs"]
+fn a_kubelet_directory_that_is_bound_on_itself_below_a_shared_mount_is_healed_too() {
+    with_sandbox(DRIVER, |node| {
+        // As on nodes whose kubelet is in a container: every mount below it is there twice then, once
+        // hidden below the bind.
+        let (none, pods) = (None::<&str>, directory(node, "kubelet/pods"));
+        mount(Some(&pods), &pods, none, MsFlags::MS_BIND, none).unwrap();
+        let target = node.target("u1", "oss1");
+        node.store.put("docker", "file", "content");
+        node.mount(&target, &node.options(json!({}))).success();
+        let at = format!(" {} ", target.display());
+        let seen = node
+            .mounts()
+            .iter()
+            .filter(|line| line.contains(&at))
+            .count();
+        assert_eq!(seen, 2, "one of them hidden");
+        let path = directory(node, "container");
+        let container = Container::start(&target, &path, Propagation::Private, false);
+        for round in 0..3 {
+            kill_daemon(node);
+            node.heal().unwrap();
+            assert_eq!(
+                fs::read(target.join("file")).unwrap(),
+                b"content",
+                "{round}"
+            );
+            assert_eq!(
+                fs::read(container.path("file")).unwrap(),
+                b"content",
+                "{round}"
+            );
+        }
+        drop(container);
+        node.unmount(&target).success();
+        umount2(&pods, MntFlags::MNT_DETACH).unwrap();
+        node.assert_clean();
     });
 }

@@ -3,7 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
 
-use harness::{Container, Propagation, Sandbox, with_sandbox};
+use harness::{Container, Fault, Propagation, Sandbox, with_sandbox};
+use nix::mount::{MsFlags, mount};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
@@ -11,6 +12,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 const DRIVER: &str = env!("CARGO_BIN_EXE_oss");
 
@@ -241,6 +243,71 @@ fn what_a_killed_mount_noted_goes_with_its_pod_although_others_use_the_volume() 
         assert_eq!((count(&targets), count("locks")), (1, 0));
         fs::write(user.join("file"), "x").unwrap();
         node.unmount(&user).success();
+        node.assert_clean();
+    });
+}
+
+#[test]
+#[ignore = "needs root, /dev/fuse and s3fs"]
+fn what_a_killed_heal_had_begun_does_not_go_on_beside_the_next_one() {
+    with_sandbox(DRIVER, |node| {
+        let target = node.target("u1", "v");
+        for name in ["a", "b", "c", "d"] {
+            node.store.put("docker", &format!("{name}/"), "");
+            node.store.put("docker", &format!("{name}/file"), name);
+        }
+        node.mount(&target, &node.options(json!({}))).success();
+        // Sub-paths, each of which is looked up in the store when it is replaced.
+        let subs: Vec<_> = ["a", "b", "c", "d"]
+            .iter()
+            .map(|name| {
+                let path = node.path(&format!("kubelet/pods/u1/volume-subpaths/v/main/{name}"));
+                fs::create_dir_all(&path).unwrap();
+                mount(
+                    Some(&target.join(name)),
+                    &path,
+                    None::<&str>,
+                    MsFlags::MS_BIND,
+                    None::<&str>,
+                )
+                .unwrap();
+                path
+            })
+            .collect();
+        kill(Pid::from_raw(node.daemons()[0]), Signal::SIGKILL).unwrap();
+        while fs::metadata(target.join("a/file")).is_ok() {}
+        node.store
+            .inject_everywhere(Fault::Delay(Duration::from_millis(100)));
+        let mut heal = Command::new(DRIVER)
+            .arg("heal")
+            .envs(node.kubelet.environment.iter().cloned())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let state = node.state_directory().display().to_string();
+        let replaces = |pid: &i32| {
+            let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            words.starts_with(b"oss-replace\0")
+        };
+        while !node.processes(&state).iter().any(replaces) {
+            assert!(heal.try_wait().unwrap().is_none(), "the heal has ended");
+        }
+        heal.kill().unwrap();
+        heal.wait().unwrap();
+        node.heal().unwrap();
+        node.store.clear_faults();
+        for (sub, name) in subs.iter().zip(["a", "b", "c", "d"]) {
+            assert_eq!(fs::read(sub.join("file")).unwrap(), name.as_bytes());
+            nix::mount::umount(sub).unwrap();
+        }
+        let at = format!(" {} ", target.display());
+        let layers = node
+            .mounts()
+            .iter()
+            .filter(|line| line.contains(&at))
+            .count();
+        assert!(layers <= 2, "{layers} layers");
+        node.unmount(&target).success();
         node.assert_clean();
     });
 }

@@ -12,6 +12,7 @@ use crate::mounts::namespaces::{self, Namespace, pod_of};
 use crate::mounts::replace::{self, Succession, places};
 use crate::mounts::table::MountTable;
 use crate::ossfs::hung;
+use crate::ossfs::launch;
 use crate::ossfs::probe::{self, Health};
 use crate::volume::{StateDirectory, Volume};
 use anyhow::{Context as _, Result, bail};
@@ -48,6 +49,60 @@ pub(super) fn heal(ids: &[String], config: &Config) -> Result<Vec<String>> {
         bail!("{}", failed.join("; "));
     }
     Ok(healed)
+}
+
+/// What the unit of the volume `id` does behind each start of its daemon: waits until that serves the
+/// volume, and puts it where a dead one shows. Returns one line if there was something to replace.
+/// An error if the volume is not served, late enough for the unit to be started again at once.
+/// A volume that has ended, or that a call is busy with for too long, is none.
+pub(super) fn after_start(id: &str, config: &Config) -> Result<Vec<String>> {
+    let Some(state) = StateDirectory::find(&config.state_dir)? else {
+        return Ok(Vec::new());
+    };
+    let Some(volume) = state.all()?.into_iter().find(|volume| volume.id() == id) else {
+        return Ok(Vec::new());
+    };
+    let patience = Deadline::after(config.mount_timeout.saturating_mul(2));
+    let lock = match volume.lock_existing(patience) {
+        Ok(Some(lock)) => lock,
+        Ok(None) => return Ok(Vec::new()),
+        Err(e) => {
+            log::warn!("volume {id}: {e:#}");
+            return Ok(Vec::new());
+        }
+    };
+    if !volume.is_used()? || volume.find_start()?.is_none() {
+        return Ok(Vec::new());
+    }
+    let served = volumes::await_unit(
+        &volume,
+        main_process(),
+        Deadline::after(config.mount_timeout),
+    );
+    if let Err(e) = served {
+        drop(lock);
+        log::warn!("volume {id}: {e:#}");
+        launch::hold_back(&volume)?;
+        return Err(e);
+    }
+    match replace_everywhere(&volume, Deadline::after(config.mount_timeout)) {
+        Ok(0) => Ok(Vec::new()),
+        Ok(replaced) => {
+            let line = format!("volume {id}: {replaced} mounts of a dead daemon replaced");
+            log::info!("heal: {line}");
+            Ok(vec![line])
+        }
+        // No reason to end a daemon that serves.
+        Err(e) => {
+            log::error!("heal: volume {id}: {e:#}");
+            Ok(vec![format!("volume {id}: {e:#}")])
+        }
+    }
+}
+
+/// The process that systemd has started for the unit whose ExecStartPost this is (systemd.exec(5)).
+fn main_process() -> Option<i32> {
+    std::env::var("MAINPID").ok()?.parse().ok()
 }
 
 fn heal_one(volume: &Volume, config: &Config) -> Result<Option<String>> {

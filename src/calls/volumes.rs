@@ -11,7 +11,7 @@ use crate::ossfs::launch::{self, Start, Under, unix_time};
 use crate::ossfs::ready::{Daemon, Starting};
 use crate::ossfs::systemd;
 use crate::private;
-use crate::process::Process;
+use crate::process::{Process, ProcessId};
 use crate::target::Target;
 use crate::volume::{StateDirectory, Volume};
 use anyhow::{Context as _, Result, bail};
@@ -48,9 +48,12 @@ pub(super) fn serve(volume: &Volume, lock: &Lock, deadline: Deadline) -> Result<
         return Ok(false);
     }
     let (failed, _) = volume.failed_starts()?;
-    let (mut starting, is_new) = match volume.daemon()? {
+    // Read once: systemd may be starting it, and the note of a new one be made at any time.
+    let noted = volume.noted_daemon()?;
+    let running = noted.as_ref().map(ProcessId::open).transpose()?.flatten();
+    let (mut starting, is_new) = match running {
         Some(process) => (Starting::of(volume, Daemon::Found(process)), false),
-        None => (launch(volume, lock, &start, failed, deadline)?, true),
+        None => (launch(volume, lock, &start, noted, failed, deadline)?, true),
     };
     let served = starting.wait(deadline).and_then(|flags| {
         fault::point("serve: served");
@@ -59,7 +62,8 @@ pub(super) fn serve(volume: &Volume, lock: &Lock, deadline: Deadline) -> Result<
     match served {
         Ok(()) => Ok(is_new),
         Err(e) => {
-            if is_new {
+            // systemd goes on trying, for as long as the volume has users.
+            if is_new && start.under != Under::Unit {
                 end(volume, Ending::Kill, Deadline::after(KILL_TIME))
                     .context("after a failed start")?;
                 volume.note_failed_starts(failed + 1, unix_time())?;
@@ -74,13 +78,16 @@ fn launch<'a>(
     volume: &'a Volume,
     lock: &Lock,
     start: &Start,
+    noted: Option<ProcessId>,
     failed: u32,
     deadline: Deadline,
 ) -> Result<Starting<'a>> {
     log::debug!("{} {:?}", start.program.display(), start.arguments);
     if start.under == Under::Unit {
         // systemd may be at it already, so all that belongs to a start is done in there.
-        let starting = Starting::of(volume, Daemon::Awaited(volume.noted_daemon()?));
+        let starting = Starting::of(volume, Daemon::Awaited(noted));
+        // A unit that is held back behind starts that failed is let go at once.
+        volume.forget_starts()?;
         systemd::install_template(volume.directory().parent().unwrap_or(volume.directory()))?;
         systemd::start(volume.id())?;
         return Ok(starting);
@@ -102,11 +109,39 @@ fn launch<'a>(
     ))
 }
 
+/// Waits until the daemon of `volume`, which systemd has just started as the process `main`, serves
+/// it. On failure that daemon is ended.
+pub(super) fn await_unit(volume: &Volume, main: Option<i32>, deadline: Deadline) -> Result<()> {
+    let start = volume
+        .find_start()?
+        .context("how its daemon is started is not known any more")?;
+    let noted = volume.noted_daemon()?;
+    let daemon = match (
+        noted.as_ref().map(ProcessId::open).transpose()?.flatten(),
+        noted,
+    ) {
+        (Some(process), _) => Daemon::Found(process),
+        // It has noted itself and ended since.
+        (None, Some(noted)) if Some(noted.pid()) == main => Daemon::Ended(noted.pid()),
+        (None, noted) => Daemon::Awaited(noted),
+    };
+    let mut starting = Starting::of(volume, daemon);
+    let served = starting
+        .wait(deadline)
+        .and_then(|flags| settle(volume, flags, &start));
+    if served.is_err()
+        && let Some(process) = volume.daemon()?
+    {
+        process.kill();
+    }
+    served
+}
+
 /// Has `volume`, whose `lock` is held and whose daemon has died, served again. Starts that fail again
 /// and again are tried less and less often.
 pub(super) fn restart(volume: &Volume, lock: &Lock, deadline: Deadline) -> Result<()> {
     let (failed, last) = match volume.find_start()? {
-        // Held back by the process that systemd starts.
+        // Held back by the unit.
         Some(start) if start.under == Under::Unit => (0, 0),
         _ => volume.failed_starts()?,
     };

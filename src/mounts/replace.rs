@@ -70,11 +70,16 @@ pub(crate) fn places(table: &MountTable, succession: &Succession) -> Vec<Place> 
     let mut places: Vec<Place> = Vec::new();
     for point in points {
         let layers = table.layers(point);
+        let Some(top) = layers.last().filter(|m| is_dead(m)) else {
+            continue;
+        };
+        // What is below a dead one is of the same volume and older, also where only this place still
+        // shows it: a container that was started behind a heal has no layer from before that.
         let dead: Vec<&Mount> = layers
             .iter()
             .rev()
             .copied()
-            .take_while(|m| is_dead(m))
+            .take_while(|m| m.is_ossfs() && m.root == top.root && m.device != succession.live)
             .collect();
         let Some(base) = dead.last() else {
             continue;
@@ -330,6 +335,8 @@ mod tests {
 18 1 0:52 / /other rw - fuse.ossfs ossfs rw
 19 1 0:50 / /tmp rw - tmpfs none rw
 20 10 0:50 /in /data/in rw - fuse.ossfs ossfs rw
+22 1 0:49 / /later rw - fuse.ossfs ossfs rw
+23 22 0:51 / /later rw - fuse.ossfs ossfs rw
 21 1 0:50 /gone//deleted /gone rw - fuse.ossfs ossfs rw
 ";
 
@@ -358,6 +365,7 @@ mod tests {
             [
                 ("/data", "/", &[10][..], false),
                 ("/data/in", "/in", &[20], true),
+                ("/later", "/", &[22, 23], false),
                 ("/logs", "/sub", &[11], false),
                 ("/twice", "/", &[14, 15], false),
             ]

@@ -47,11 +47,26 @@ impl MountTable {
         Self(mountinfo.lines().filter_map(parse_line).collect())
     }
 
-    /// The mount that is visible at `path`: of those mounted there, the one that none of the others
-    /// is mounted on.
+    /// The mount that is visible at `path`, if one is mounted right there. It is found as the kernel
+    /// resolves a path, from the root on: a mount may have the same path and be hidden, as the ones
+    /// that mount propagation makes below a directory that is bound on itself.
     pub(crate) fn top(&self, path: &Path) -> Option<&Mount> {
-        let layers = || self.0.iter().filter(|m| m.mount_point == path);
-        layers().rfind(|m| !layers().any(|other| other.parent == m.id && other.id != m.id))
+        // A mount's parent is on the way, too, or not in this table.
+        let mut on_the_way: Vec<&Mount> = self
+            .0
+            .iter()
+            .filter(|m| path.starts_with(&m.mount_point))
+            .collect();
+        // The first one met on the way is the one with the shortest path.
+        on_the_way.sort_by_key(|m| m.mount_point.as_os_str().len());
+        let is_on = |m: &Mount, below: &Mount| m.parent == below.id && m.id != below.id;
+        let mut top = *on_the_way
+            .iter()
+            .find(|m| !on_the_way.iter().any(|below| is_on(m, below)))?;
+        while let Some(next) = on_the_way.iter().find(|m| is_on(m, top)) {
+            top = next;
+        }
+        Some(top).filter(|m| m.mount_point == path)
     }
 
     /// The mounts at `path` from the bottom to the top.
@@ -210,5 +225,21 @@ not a mount
             table.below(Path::new("/pods/a/volume-subpaths/oss")),
             [] as [&Path; 0]
         );
+    }
+
+    #[test]
+    fn a_hidden_mount_of_the_same_path_is_not_the_visible_one() {
+        let table = MountTable::parse(
+            "1 0 8:1 / / rw shared:1 - ext4 /dev/sda rw\n\
+             2 1 8:1 /k /k rw shared:1 - ext4 /dev/sda rw\n\
+             3 2 0:50 / /k/v rw shared:2 - fuse.ossfs ossfs rw\n\
+             4 1 0:50 / /k/v rw shared:2 - fuse.ossfs ossfs rw\n\
+             5 3 0:60 / /k/v rw shared:3 - fuse.ossfs ossfs rw\n\
+             6 4 0:60 / /k/v rw shared:3 - fuse.ossfs ossfs rw\n",
+        );
+        let layers = table.layers(Path::new("/k/v"));
+        assert_eq!(layers.iter().map(|m| m.id).collect::<Vec<_>>(), [3, 5]);
+        assert_eq!(table.top(Path::new("/k")).map(|m| m.id), Some(2));
+        assert_eq!(table.top(Path::new("/k/w")), None);
     }
 }

@@ -11,7 +11,10 @@ use crate::private;
 use crate::process::{self, ProcessId};
 use crate::volume::Volume;
 use anyhow::{Context as _, Result, bail};
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, poll};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{dup, execve, setsid};
@@ -140,15 +143,37 @@ pub(crate) fn become_daemon(directory: &Path) -> Result<()> {
 }
 
 /// What comes before a start by systemd, which may be one behind a daemon that died: its dead mount
-/// is taken off the staging directory, and starts that fail in a row come less and less often.
+/// is taken off the staging directory. The start counts as failed until the volume is served.
 fn restart(volume: &Volume) -> Result<()> {
     let (failed, _) = volume.failed_starts()?;
-    std::thread::sleep(backoff(failed.saturating_sub(FREE_STARTS)));
     volume.note_failed_starts(failed + 1, unix_time())?;
     if directory::is_mount_point(&volume.staging())? {
         unmount::all_layers(&volume.staging(), Deadline::after(Duration::ZERO))?;
     }
     private::make_directory(&volume.staging())
+}
+
+/// Waits before a unit is started again: longer and longer where starts fail in a row, but not when
+/// a call wants to have it started, or the volume has ended.
+pub(crate) fn hold_back(volume: &Volume) -> Result<()> {
+    let changes = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)
+        .context("watch the volume's directory")?;
+    let watched = changes.add_watch(volume.directory(), AddWatchFlags::IN_DELETE);
+    if watched == Err(Errno::ENOENT) {
+        return Ok(());
+    }
+    watched.context("watch the volume's directory")?;
+    let (failed, _) = volume.failed_starts()?;
+    let deadline = Deadline::after(backoff(failed.saturating_sub(FREE_STARTS)));
+    while !deadline.has_passed() && volume.failed_starts()?.0 > 0 {
+        // Interrupted or not, the loop looks again.
+        let _ = poll(
+            &mut [PollFd::new(changes.as_fd(), PollFlags::POLLIN)],
+            deadline.poll_timeout(),
+        );
+        let _ = changes.read_events();
+    }
+    Ok(())
 }
 
 /// How long to wait behind so many starts that failed in a row.

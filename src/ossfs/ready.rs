@@ -92,7 +92,10 @@ impl<'a> Starting<'a> {
         let notes = self.watch_for_note()?;
         loop {
             self.look_for_note()?;
-            if directory::is_mount_point(&self.volume.staging())? {
+            // Until the daemon has noted itself, what is mounted there may be a dead one's: that is
+            // taken away before.
+            let is_noted = !matches!(self.daemon, Daemon::Awaited(_));
+            if is_noted && directory::is_mount_point(&self.volume.staging())? {
                 return Ok(());
             }
             if self.has_ended()? {

@@ -73,13 +73,14 @@ Description=ossfs of the alicloud/oss volume %i
 [Service]
 Slice={SLICE}
 {environment}ExecStart=@{program} {daemon} {volumes}/%i
-ExecStartPost=-{program} heal %i
+# Fails if the daemon does not serve the volume, and waits longer and longer before it says so.
+ExecStartPost={program} heal --after-start %i
 # Not when its mount was taken away: then it ends with status 0.
 Restart=on-failure
 RestartSec=100ms
-# The driver waits longer and longer where starts fail in a row.
 StartLimitInterval=0
-TimeoutStartSec=300
+# The driver has deadlines of its own.
+TimeoutStartSec=0
 LimitCORE=0
 StandardOutput=journal
 StandardError=journal
@@ -134,7 +135,13 @@ pub(crate) fn start(id: &str) -> Result<()> {
 
 /// Stops the instance of the volume `id`, whose process has ended: it is not started again.
 pub(crate) fn stop(id: &str) -> Result<()> {
-    systemctl(&["stop", &unit(id)])
+    systemctl(&["stop", &unit(id)])?;
+    // What was stopped in the middle of its start stays in systemd's list as failed, else; one that
+    // has not failed is no longer known there, which is an error.
+    if let Err(e) = systemctl(&["reset-failed", &unit(id)]) {
+        log::debug!("{e:#}");
+    }
+    Ok(())
 }
 
 fn systemctl(arguments: &[&str]) -> Result<()> {
@@ -236,7 +243,7 @@ mod tests {
         );
         for line in [
             "ExecStart=@/a/alicloud~oss/oss oss-daemon /run/alicloud-oss/volumes/%i",
-            "ExecStartPost=-/a/alicloud~oss/oss heal %i",
+            "ExecStartPost=/a/alicloud~oss/oss heal --after-start %i",
             "Environment=\"OSS_FLEXVOLUME_CONFIG=/e/50%%.json\"",
             "Slice=alicloud-oss.slice",
             "Restart=on-failure",

@@ -5,11 +5,11 @@
 
 use serde_json::Value;
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
-use std::io::Read as _;
-use std::os::fd::OwnedFd;
+use std::io::{PipeReader, Read as _};
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The status word of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,27 +74,31 @@ impl Kubelet {
     /// less than one JSON object, an unknown status, an exit status other than 0.
     #[track_caller]
     pub fn call<A: AsRef<OsStr>>(&self, args: &[A]) -> Answer {
+        let answer = self.start(args).finish();
+        answer.expect("the driver was killed")
+    }
+
+    /// Begins a call of the driver with `args`.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    #[track_caller]
+    pub fn start<A: AsRef<OsStr>>(&self, args: &[A]) -> Call {
         let (reader, writer) = std::io::pipe().expect("a pipe");
-        let mut command = Command::new(&self.driver);
-        command
+        let child = Command::new(&self.driver)
             .args(args)
             .env_clear()
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
             .envs(self.environment.iter().cloned())
             .stdin(Stdio::null())
             .stdout(writer.try_clone().expect("a pipe"))
-            .stderr(writer);
-        let mut child = command.spawn().expect("start the driver");
-        // The command keeps the pipe's write ends.
-        drop(command);
-        let mut raw = Vec::new();
-        File::from(OwnedFd::from(reader))
-            .read_to_end(&mut raw)
-            .expect("read the answer");
-        let status = child.wait().expect("wait for the driver");
-        let raw = String::from_utf8(raw).expect("the answer is UTF-8");
-        assert!(status.success(), "{status}: {raw}");
-        Answer::parse(&raw)
+            .stderr(writer)
+            .spawn()
+            .expect("start the driver");
+        Call {
+            killer: Killer(Arc::new(Mutex::new(child))),
+            output: reader,
+        }
     }
 
     /// Makes TARGET and mounts; after a failure TARGET is removed again, for which it must be empty.
@@ -120,6 +124,54 @@ impl Kubelet {
             std::fs::remove_dir(target).expect("TARGET is empty after an unmount");
         }
         answer
+    }
+}
+
+/// A call of the driver that is under way.
+pub struct Call {
+    killer: Killer,
+    output: PipeReader,
+}
+
+impl Call {
+    /// What ends the call before it has answered.
+    #[must_use]
+    pub fn killer(&self) -> Killer {
+        self.killer.clone()
+    }
+
+    /// Waits for the answer: for as long as anybody has the pipe's other end, as kubelet does.
+    /// Nothing if the call was killed.
+    ///
+    /// # Panics
+    /// As [`Kubelet::call`].
+    #[track_caller]
+    pub fn finish(mut self) -> Option<Answer> {
+        let mut raw = Vec::new();
+        self.output.read_to_end(&mut raw).expect("read the answer");
+        let status = self.killer.child().wait().expect("wait for the driver");
+        if status.signal() == Some(9) {
+            return None;
+        }
+        let raw = String::from_utf8(raw).expect("the answer is UTF-8");
+        assert!(status.success(), "{status}: {raw}");
+        Some(Answer::parse(&raw))
+    }
+}
+
+/// Kills a call of the driver, as a restart of kubelet does; one that has ended already is left
+/// alone, and so is a later process of the same number.
+#[derive(Clone)]
+pub struct Killer(Arc<Mutex<Child>>);
+
+impl Killer {
+    pub fn kill(&self) {
+        // It may have ended already.
+        let _ = self.child().kill();
+    }
+
+    fn child(&self) -> MutexGuard<'_, Child> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

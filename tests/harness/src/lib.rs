@@ -7,6 +7,6 @@ mod sandbox;
 mod secrets;
 
 pub use container::{Container, Propagation};
-pub use kubelet::{Answer, Kubelet, Status};
+pub use kubelet::{Answer, Call, Killer, Kubelet, Status};
 pub use sandbox::{Sandbox, Settings, with_sandbox, with_settings};
 pub use store::{self, Fault, Store};

@@ -286,7 +286,7 @@ impl Sandbox {
     }
 
     /// The processes that have `text` in their arguments.
-    fn processes(&self, text: &str) -> Vec<i32> {
+    pub fn processes(&self, text: &str) -> Vec<i32> {
         let mut pids: Vec<i32> = std::fs::read_dir("/proc")
             .into_iter()
             .flatten()
