@@ -6,7 +6,7 @@ use crate::driver::{self, Init};
 use crate::find::Found;
 use crate::finding::Finding;
 use crate::host::{Host, program};
-use crate::mounts::{self, MountTable};
+use crate::mounts::{self, MountTables};
 use anyhow::Result;
 use nix::sys::stat::fstat;
 use nix::sys::statvfs::{FsFlags, fstatvfs};
@@ -66,13 +66,24 @@ pub(crate) fn image(settings: &Settings) -> Vec<Finding> {
 /// What is to be known before another driver at `path` is replaced: kubelet holds volumes of one
 /// that answered no capabilities as attachable, and cannot let go of them afterwards.
 pub(crate) fn replaced(settings: &Settings, path: &Path) -> Option<Finding> {
-    if driver::init(path).ok()? != Init::NoCapabilities {
+    // What others may have changed is not run from here.
+    let is_safe = |path: &Path| {
+        path.symlink_metadata().is_ok_and(|meta| {
+            meta.uid() == nix::unistd::geteuid().as_raw() && meta.mode() & 0o022 == 0
+        })
+    };
+    if !is_safe(path) || !path.parent().is_some_and(is_safe) {
+        return None;
+    }
+    // The `init` of this driver would leave a stamp that is not kubelet's.
+    let is_ours = driver::build(path).is_ok_and(|build| build.starts_with(driver::NAME));
+    if is_ours || driver::init(path).ok()? != Init::NoCapabilities {
         return None;
     }
     let volumes = settings
         .host_root
         .as_ref()
-        .and_then(|_| MountTable::open(&settings.proc).ok()?.volumes().ok());
+        .and_then(|_| MountTables::open(&settings.proc, &[]).ok()?.volumes().ok());
     let mounted = match &volumes {
         Some(volumes) if volumes.is_empty() => return None,
         Some(volumes) => format!("{} of its volumes are mounted", volumes.len()),
@@ -91,7 +102,8 @@ pub(crate) fn host(settings: &Settings, found: &Found) -> Vec<Finding> {
             "the host is not reached, so ossfs and /dev/fuse were not looked for: see --host-root",
         )];
     }
-    vec![ossfs(&found.host), fuse(&found.host)]
+    let state = state_directory(settings, &found.host).map(Finding::blocks_mounting);
+    [state, ossfs(&found.host), fuse(&found.host)]
         .into_iter()
         .flatten()
         .collect()
@@ -99,11 +111,27 @@ pub(crate) fn host(settings: &Settings, found: &Found) -> Vec<Finding> {
 
 /// The FUSE daemon that the node configuration names, else ossfs.
 pub(crate) fn ossfs_program(host: &Host) -> String {
-    host.read(Path::new(CONFIG))
-        .ok()
-        .and_then(|text| serde_json::from_str::<Value>(&text).ok())
-        .and_then(|config| Some(config.get("ossfs")?.as_str()?.to_owned()))
-        .unwrap_or_else(|| "ossfs".to_owned())
+    configured(host, "ossfs").unwrap_or_else(|| "ossfs".to_owned())
+}
+
+/// The text that the node configuration has for `key`.
+fn configured(host: &Host, key: &str) -> Option<String> {
+    let text = host.read(Path::new(CONFIG)).ok()?;
+    let config: Value = serde_json::from_str(&text).ok()?;
+    Some(config.get(key)?.as_str()?.to_owned())
+}
+
+/// What is wrong if the driver's state directory is another one than the installer looks into.
+pub(crate) fn state_directory(settings: &Settings, host: &Host) -> Option<String> {
+    let configured = configured(host, "stateDir")?;
+    let place = |path: &Path| host.locate(path).ok();
+    let is_same = place(Path::new(&configured)) == place(&settings.state_dir);
+    (!is_same).then(|| {
+        format!(
+            "stateDir in {CONFIG} is {configured:?}, and --state-dir is {:?}: they must be the same",
+            settings.state_dir
+        )
+    })
 }
 
 /// The version of the host's ossfs as numbers, nothing if it has none; an error if it does not say.

@@ -109,6 +109,12 @@ impl Directory {
         Ok(directory)
     }
 
+    /// Gives this directory exactly `mode`, and this process's user and group.
+    pub(crate) fn own(&self, mode: Mode) -> Result<()> {
+        own(self, mode)
+            .with_context(|| format!("set the owner and mode of {}", self.path.display()))
+    }
+
     /// Renames `from` to `to`, in place of what is there (a directory: if that is empty).
     pub(crate) fn rename(&self, from: &str, to: &str) -> Result<()> {
         renameat(&self.fd, from, &self.fd, to)

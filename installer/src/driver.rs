@@ -12,6 +12,9 @@ use std::time::Duration;
 /// `init` reads no file and asks no network: this is plenty.
 const INIT_LIMIT: Duration = Duration::from_secs(10);
 
+/// What this driver's `--version` begins with, whichever build it is.
+pub(crate) const NAME: &str = "oss ";
+
 /// What a driver's `init` answered.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Init {

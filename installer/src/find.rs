@@ -59,13 +59,7 @@ pub(crate) fn find(settings: &Settings, before: Option<&Path>) -> Result<Found> 
             findings: Vec::new(),
         });
     };
-    let host = Host::new(root);
-    if root.starts_with("/proc/1") && std::process::id() == 1 {
-        bail!(
-            "--host-root={} is the container's own root: set hostPID: true",
-            root.display()
-        );
-    }
+    let host = host(root)?;
     let kubelets = process::running(&settings.proc)?;
     let read = directories(&kubelets);
     match &settings.plugin_dir {
@@ -82,6 +76,49 @@ pub(crate) fn find(settings: &Settings, before: Option<&Path>) -> Result<Found> 
         },
         None => asked(host, &kubelets, read?),
     }
+}
+
+/// The host whose root is seen at `root`. Without hostPID the first process is the container's own.
+fn host(root: &Path) -> Result<Host> {
+    let place = |path: &Path| std::fs::metadata(path).map(|meta| (meta.dev(), meta.ino()));
+    if root != Path::new("/") && place(root).ok() == place(Path::new("/")).ok() {
+        bail!(
+            "--host-root={} is this process's own root: set hostPID: true (on the host itself, \
+             --host-root=/)",
+            root.display()
+        );
+    }
+    Ok(Host::new(root))
+}
+
+/// Where the driver may be installed.
+pub(crate) struct Installed {
+    pub(crate) host: Host,
+    pub(crate) kubelets: Vec<u32>,
+    pub(crate) directories: Vec<PathBuf>,
+}
+
+/// The plugin directories that the driver is to be removed from: the one that `find` finds; where no
+/// kubelet runs and none is given, each well-known one that has the driver.
+pub(crate) fn installed(settings: &Settings) -> Result<Installed> {
+    if let (Some(root), None) = (&settings.host_root, &settings.plugin_dir)
+        && process::running(&settings.proc)?.is_empty()
+    {
+        let host = host(root)?;
+        let has_driver = |path: &Path| host.metadata(&path.join(crate::install::DIRECTORY)).is_ok();
+        let known = WELL_KNOWN.iter().map(|(path, _)| PathBuf::from(path));
+        return Ok(Installed {
+            directories: known.filter(|path| has_driver(path)).collect(),
+            kubelets: Vec::new(),
+            host,
+        });
+    }
+    let found = find(settings, None)?;
+    Ok(Installed {
+        directories: vec![found.path],
+        kubelets: found.kubelets,
+        host: found.host,
+    })
 }
 
 fn directories(kubelets: &[Kubelet]) -> Result<Vec<PluginDirectory>> {
@@ -137,7 +174,8 @@ fn asked(host: Host, kubelets: &[Kubelet], read: Vec<PluginDirectory>) -> Result
     let mut seen_through = host.clone();
     for kubelet in kubelets.iter().filter(|kubelet| !kubelet.on_host) {
         let (name, pid) = (kubelet.name(), kubelet.pid);
-        if identity(&kubelet.root, &first.path) != identity(&host, &first.path) {
+        let inside = identity(&kubelet.root, &first.path);
+        if inside.is_none() || inside != identity(&host, &first.path) {
             bail!(
                 "{name} (pid {pid}) runs in a container, where {:?} is not the host's: mount the \
                  host's directory there, or set --plugin-dir to it",

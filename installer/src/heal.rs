@@ -3,11 +3,12 @@
 
 use crate::args::Settings;
 use crate::find::Found;
-use crate::host::program;
+use crate::host::{Host, program};
 use crate::install;
 use anyhow::Result;
 use serde_json::Value;
 use std::ffi::OsStr;
+use std::path::Path;
 use std::time::Duration;
 
 /// Mounting again takes as long as mounting; a driver that hangs is not waited for any longer.
@@ -26,7 +27,7 @@ impl Heal {
         if self.unknown || settings.host_root.is_none() || found.host.runs_systemd() {
             return;
         }
-        match call(found, "heal") {
+        match call(&found.host, &found.path, &["heal"]) {
             Ok(Answer::Done(lines)) => lines.iter().for_each(|line| log::info!("heal: {line}")),
             Ok(Answer::Unknown) => {
                 log::info!("this driver has no heal: volumes whose daemon ends stay dead");
@@ -44,11 +45,25 @@ pub(crate) fn adopt(settings: &Settings, found: &Found) {
     if settings.host_root.is_none() || !found.host.runs_systemd() {
         return;
     }
-    match call(found, "adopt") {
+    match call(&found.host, &found.path, &["adopt"]) {
         Ok(Answer::Done(lines)) => lines.iter().for_each(|line| log::info!("adopt: {line}")),
         Ok(Answer::Unknown) => {}
         Ok(Answer::Failed(message)) => log::warn!("adopt: {message}"),
         Err(e) => log::warn!("adopt: {e:#}"),
+    }
+}
+
+/// Lets the driver in `plugins` end what calls that were killed have left of volumes: those noted to
+/// show at `targets`, where nothing is mounted, as kubelet would ask it to; and those without any.
+pub(crate) fn end_leftovers(host: &Host, plugins: &Path, targets: &[String]) {
+    let unmounts = targets.iter().map(|target| vec!["unmount", target]);
+    for words in unmounts.chain([vec!["heal"]]) {
+        match call(host, plugins, &words) {
+            Ok(Answer::Done(_)) => {}
+            Ok(Answer::Unknown) => log::warn!("this driver has no {}", words[0]),
+            Ok(Answer::Failed(message)) => log::warn!("{}: {message}", words.join(" ")),
+            Err(e) => log::warn!("{}: {e:#}", words.join(" ")),
+        }
     }
 }
 
@@ -59,10 +74,12 @@ enum Answer {
     Failed(String),
 }
 
-fn call(found: &Found, word: &str) -> Result<Answer> {
-    let driver = found.path.join(install::DIRECTORY).join(install::FILE);
+/// Runs the driver in the plugin directory `plugins` of `host` with `words`.
+fn call(host: &Host, plugins: &Path, words: &[&str]) -> Result<Answer> {
+    let driver = plugins.join(install::DIRECTORY).join(install::FILE);
     let driver = driver.to_string_lossy();
-    let output = program::run_outside(&found.host, &driver, &[OsStr::new(word)], LIMIT)?;
+    let words: Vec<&OsStr> = words.iter().map(OsStr::new).collect();
+    let output = program::run_outside(host, &driver, &words, LIMIT)?;
     Ok(parse(&output.text, output.status))
 }
 
@@ -73,6 +90,7 @@ fn parse(text: &str, status: Option<i32>) -> Answer {
     let lines = || text.lines().map(str::to_owned);
     match (answer["status"].as_str(), status) {
         (Some("Not supported"), _) => Answer::Unknown,
+        (Some("Failure"), _) => Answer::Failed(answer["message"].as_str().unwrap_or("").to_owned()),
         (_, Some(0)) => Answer::Done(lines().collect()),
         _ if text.trim().is_empty() => Answer::Failed("it failed and said nothing".to_owned()),
         _ => Answer::Failed(lines().collect::<Vec<_>>().join("; ")),
@@ -91,6 +109,10 @@ mod tests {
         assert_eq!(
             parse(r#"{"status":"Not supported"}"#, Some(0)),
             Answer::Unknown
+        );
+        assert_eq!(
+            parse(r#"{"status":"Failure","message":"m"}"#, Some(0)),
+            Answer::Failed("m".to_owned())
         );
         assert_eq!(parse("a\nb\n", Some(1)), Answer::Failed("a; b".to_owned()));
         assert_eq!(parse("a\n", None), Answer::Failed("a".to_owned()));

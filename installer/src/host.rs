@@ -70,7 +70,7 @@ impl Host {
             .fold(self.root.clone(), |path, part| path.join(part))
     }
 
-    /// The text of the host's file at `path`, not more than a mebibyte of it.
+    /// The text of the host's file at `path`; an error if that is longer than a mebibyte.
     pub(crate) fn read(&self, path: &Path) -> Result<String> {
         use std::io::Read as _;
         let file = std::fs::File::open(self.locate(path)?)?;
@@ -78,7 +78,9 @@ impl Host {
             return Err(Error::other("it is not a file"));
         }
         let mut text = String::new();
-        file.take(MAX_BYTES).read_to_string(&mut text)?;
+        if file.take(MAX_BYTES + 1).read_to_string(&mut text)? as u64 > MAX_BYTES {
+            return Err(Error::other("it is longer than a mebibyte"));
+        }
         Ok(text)
     }
 
@@ -140,5 +142,7 @@ mod tests {
         assert_eq!(host.read(Path::new("/etc/os-release")).unwrap(), "ID=x\n");
         assert!(host.locate(Path::new("/loop")).is_err());
         assert!(host.read(Path::new("/usr")).is_err());
+        std::fs::write(root.join("long"), vec![b'x'; (1 << 20) + 1]).unwrap();
+        assert!(host.read(Path::new("/long")).is_err());
     }
 }

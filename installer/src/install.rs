@@ -3,14 +3,13 @@
 //! kubelet ignores names that begin with a dot, so everything is made under such a name beside the
 //! driver, tried there, and renamed.
 
-use crate::directory::{Directory, Kind, kind};
+use crate::directory::{Directory, Kind};
 use crate::driver::{self, Init};
+use crate::inspect::{State, inspect, judge_directory};
 use anyhow::{Context as _, Result, bail};
 use nix::fcntl::{Flock, FlockArg};
-use nix::sys::stat::{FileStat, Mode};
-use std::fmt;
+use nix::sys::stat::Mode;
 use std::fs::File;
-use std::io::{Read, Result as IoResult};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -22,108 +21,11 @@ pub(crate) const FILE: &str = "oss";
 const NEW_DIRECTORY: &str = ".alicloud~oss";
 const NEW_FILE: &str = ".oss.new";
 /// The mode of the driver and its directory: all may read and run it, root alone may change it.
-const MODE: Mode = Mode::from_bits_truncate(0o755);
-
-/// What there is in the place of the driver.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum State {
-    /// This driver, byte by byte, as it must be.
-    Right,
-    NoDirectory,
-    /// A link or a file where the driver's directory belongs. kubelet does not see a link to a
-    /// directory when it starts.
-    ForeignDirectory,
-    NoFile,
-    /// A directory where the driver belongs.
-    DirectoryAsFile,
-    /// Something that a rename replaces; the text says what is wrong.
-    Wrong(String),
-}
-
-impl fmt::Display for State {
-    fn fmt(&self, out: &mut fmt::Formatter) -> fmt::Result {
-        out.write_str(match self {
-            Self::Right => "this driver is installed",
-            Self::NoDirectory | Self::NoFile => "no driver is installed",
-            Self::ForeignDirectory => "alicloud~oss is not a directory",
-            Self::DirectoryAsFile => "the driver is a directory",
-            Self::Wrong(what) => what,
-        })
-    }
-}
+pub(crate) const MODE: Mode = Mode::from_bits_truncate(0o755);
 
 /// Where the driver is or belongs.
 pub(crate) fn path(plugins: &Directory) -> PathBuf {
     plugins.path().join(DIRECTORY).join(FILE)
-}
-
-/// What there is in the place of the driver `image`.
-pub(crate) fn inspect(plugins: &Directory, image: &Path) -> Result<State> {
-    match plugins.kind(DIRECTORY)? {
-        None => return Ok(State::NoDirectory),
-        Some(Kind::Directory) => {}
-        Some(_) => return Ok(State::ForeignDirectory),
-    }
-    let Some(directory) = plugins.directory(DIRECTORY)? else {
-        return Ok(State::NoDirectory);
-    };
-    let Some(stat) = directory.stat(FILE)? else {
-        return Ok(State::NoFile);
-    };
-    Ok(match kind(&stat) {
-        Kind::Directory => State::DirectoryAsFile,
-        Kind::Other => State::Wrong("the driver is a link or a special file".to_owned()),
-        Kind::File => match judge(&stat) {
-            Some(what) => State::Wrong(what),
-            None => {
-                let installed = directory.read(FILE)?;
-                let image = File::open(image)
-                    .with_context(|| format!("open the driver {}", image.display()))?;
-                match is_same(installed, image).context("compare the drivers")? {
-                    true => State::Right,
-                    false => State::Wrong("another driver is installed".to_owned()),
-                }
-            }
-        },
-    })
-}
-
-/// What is wrong about mode and owner of a driver.
-fn judge(stat: &FileStat) -> Option<String> {
-    let own = nix::unistd::geteuid().as_raw();
-    let mode = stat.st_mode & 0o7777;
-    if mode != MODE.bits() {
-        return Some(format!("the driver has mode {mode:04o}, not 0755"));
-    }
-    (stat.st_uid != own).then(|| format!("the driver belongs to user {}, not {own}", stat.st_uid))
-}
-
-/// Whether both have the same bytes.
-fn is_same(mut one: File, mut other: File) -> IoResult<bool> {
-    if one.metadata()?.len() != other.metadata()?.len() {
-        return Ok(false);
-    }
-    let (mut left, mut right) = ([0; 16 * 1024], [0; 16 * 1024]);
-    loop {
-        let count = read_full(&mut one, &mut left)?;
-        if count != read_full(&mut other, &mut right)? || left[..count] != right[..count] {
-            return Ok(false);
-        }
-        if count == 0 {
-            return Ok(true);
-        }
-    }
-}
-
-fn read_full(file: &mut File, buffer: &mut [u8]) -> IoResult<usize> {
-    let mut count = 0;
-    while count < buffer.len() {
-        match file.read(&mut buffer[count..])? {
-            0 => break,
-            n => count += n,
-        }
-    }
-    Ok(count)
 }
 
 /// Brings the driver into its place, whatever is there now. Returns what was there; on an error
@@ -140,7 +42,12 @@ pub(crate) fn install(plugins: &Directory, image: &Path) -> Result<State> {
         State::NoDirectory | State::ForeignDirectory => install_directory(plugins, image, &state)?,
         State::NoFile | State::DirectoryAsFile | State::Wrong(_) => {
             let directory = existing(plugins)?.context("the driver's directory is gone")?;
-            install_file(&directory, image, &state)?;
+            // First of all, so that nobody changes what is made there.
+            if judge_directory(&directory)?.is_some() {
+                directory.own(MODE)?;
+            }
+            let is_directory = directory.kind(FILE)? == Some(Kind::Directory);
+            install_file(&directory, image, is_directory)?;
         }
     }
     Ok(state)
@@ -195,14 +102,14 @@ fn install_directory(plugins: &Directory, image: &Path, state: &State) -> Result
 }
 
 /// Makes the file beside its place and renames it over what is there.
-fn install_file(directory: &Directory, image: &Path, state: &State) -> Result<()> {
+fn install_file(directory: &Directory, image: &Path, is_directory: bool) -> Result<()> {
     let made =
         copy(image, directory, NEW_FILE).and_then(|()| try_out(&directory.path().join(NEW_FILE)));
     if made.is_err() {
         clear(directory, NEW_FILE)?;
     }
     made?;
-    place(directory, NEW_FILE, FILE, *state == State::DirectoryAsFile)
+    place(directory, NEW_FILE, FILE, is_directory)
 }
 
 /// Renames `new` to `name`; with `foreign`, what is there is of a kind that a rename does not

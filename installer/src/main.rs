@@ -3,6 +3,7 @@
 //! kubelet has loaded it, and removes it when no volume is left that only it could unmount.
 
 mod args;
+mod calls;
 mod checks;
 mod directory;
 mod driver;
@@ -10,6 +11,7 @@ mod find;
 mod finding;
 mod heal;
 mod host;
+mod inspect;
 mod install;
 mod kubelet;
 mod logging;
@@ -19,6 +21,7 @@ mod packages;
 mod pass;
 mod ready;
 mod run;
+mod state;
 mod uninstall;
 mod updatedb;
 mod watch;

@@ -5,7 +5,7 @@ use crate::host::Host;
 use anyhow::{Context as _, Result};
 use nix::poll::PollFlags;
 use std::fs::File;
-use std::io::{Read as _, Seek as _};
+use std::io::{ErrorKind, Read as _, Seek as _};
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::Path;
 
@@ -16,30 +16,60 @@ pub(crate) struct Volume {
     pub(crate) name: String,
 }
 
-/// The host's mount table, which can be waited for: it becomes urgent (POLLPRI) with each change.
-pub(crate) struct MountTable(File);
+/// The mount tables of the host and of each kubelet that has another, which can be waited for: a
+/// table becomes urgent (POLLPRI) with each change.
+pub(crate) struct MountTables(Vec<File>);
 
-impl MountTable {
-    /// The table of the first process of `proc`.
-    pub(crate) fn open(proc: &Path) -> Result<Self> {
-        let path = proc.join("1/mountinfo");
-        File::open(&path)
-            .map(Self)
-            .with_context(|| format!("open the host's mount table {}", path.display()))
+impl MountTables {
+    /// The tables of the first process of `proc`, and of its processes `kubelets`.
+    pub(crate) fn open(proc: &Path, kubelets: &[u32]) -> Result<Self> {
+        let mut tables = Vec::new();
+        for pid in std::iter::once(&1).chain(kubelets) {
+            let path = proc.join(format!("{pid}/mountinfo"));
+            match File::open(&path) {
+                Ok(table) => tables.push(table),
+                // A kubelet that has ended meanwhile.
+                Err(e) if e.kind() == ErrorKind::NotFound && *pid != 1 => {}
+                Err(e) => {
+                    return Err(e).with_context(|| format!("open mount table {}", path.display()));
+                }
+            }
+        }
+        Ok(Self(tables))
     }
 
     /// The volumes of this driver that are mounted now.
     pub(crate) fn volumes(&mut self) -> Result<Vec<Volume>> {
-        let mut bytes = Vec::new();
-        self.0
-            .rewind()
-            .and_then(|()| self.0.read_to_end(&mut bytes))
-            .context("read the host's mount table")?;
-        Ok(parse(&String::from_utf8_lossy(&bytes)))
+        Ok(parse(&self.read()?))
     }
 
-    pub(crate) fn source(&self) -> (BorrowedFd<'_>, PollFlags) {
-        (self.0.as_fd(), PollFlags::POLLPRI)
+    /// The mount points below the directory `path` of the host.
+    pub(crate) fn below(&mut self, path: &Path) -> Result<Vec<String>> {
+        let text = self.read()?;
+        let points = text.lines().filter_map(|line| line.split(' ').nth(4));
+        let mut found: Vec<String> = points
+            .filter(|point| Path::new(point).starts_with(path))
+            .map(str::to_owned)
+            .collect();
+        found.sort();
+        found.dedup();
+        Ok(found)
+    }
+
+    fn read(&mut self) -> Result<String> {
+        let mut bytes = Vec::new();
+        for table in &mut self.0 {
+            table
+                .rewind()
+                .and_then(|()| table.read_to_end(&mut bytes))
+                .context("read the host's mount table")?;
+        }
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    pub(crate) fn sources(&self) -> Vec<(BorrowedFd<'_>, PollFlags)> {
+        let tables = self.0.iter();
+        tables.map(|t| (t.as_fd(), PollFlags::POLLPRI)).collect()
     }
 }
 

@@ -6,12 +6,11 @@ use crate::checks::CONFIG;
 use crate::directory::Directory;
 use crate::find::Found;
 use crate::host::{Host, program};
-use crate::{ready, updatedb};
-use anyhow::{Context as _, Result, bail};
-use nix::fcntl::{Flock, FlockArg};
+use crate::updatedb;
+use anyhow::{Context as _, Error, Result, bail};
 use nix::sys::stat::Mode;
 use std::ffi::OsStr;
-use std::fs::{DirBuilder, File, Permissions};
+use std::fs::DirBuilder;
 use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -21,13 +20,6 @@ const UPDATEDB: &str = "/etc/updatedb.conf";
 const UNITS: &str = "/etc/systemd/system";
 /// The unit that the driver makes itself where nobody has installed one.
 const RUNTIME_UNIT: &str = "/run/systemd/system/alicloud-oss@.service";
-/// In the state directory: while it is there, the driver mounts nothing.
-const DRAIN: &str = "drain";
-/// In the state directory: which boot of the node the rest is of.
-const BOOT: &str = "boot";
-/// In the state directory: a file for each target that a call of the driver is busy with, which the
-/// call has locked.
-const LOCKS: &str = "locks";
 /// systemd reads its units in well under a second.
 const SYSTEMCTL_LIMIT: Duration = Duration::from_secs(30);
 
@@ -48,13 +40,31 @@ pub(crate) fn prepare(settings: &Settings, found: &Found) {
     }
 }
 
-/// Takes from the host what `prepare` and the driver put there. The log stays, and so does a
-/// configuration that is not the one in `settings`.
-pub(crate) fn undo(settings: &Settings, found: &Found) -> Result<()> {
-    let host = &found.host;
-    change(host, UPDATEDB, updatedb::restore)?;
+/// Takes from the host what `prepare` and the driver put there, the state directory apart. The log
+/// stays, and so does a configuration that is not the one in `settings`. An error names all that
+/// could not be taken away; the rest is gone.
+pub(crate) fn undo(settings: &Settings, host: &Host) -> Result<()> {
+    let failed: Vec<Error> = [
+        change(host, UPDATEDB, updatedb::restore).and(remove_new(host, Path::new(UPDATEDB))),
+        remove_units(settings, host),
+        remove_configuration(settings, host),
+    ]
+    .into_iter()
+    .filter_map(Result::err)
+    .collect();
+    if failed.is_empty() {
+        return Ok(());
+    }
+    let texts: Vec<String> = failed.iter().map(|e| format!("{e:#}")).collect();
+    bail!("{}", texts.join("; "))
+}
+
+fn remove_units(settings: &Settings, host: &Host) -> Result<()> {
     let ours = match unit(settings) {
-        Some((source, target)) => is_same(host, &target, source)?.then_some(target),
+        Some((source, target)) => {
+            remove_new(host, &target)?;
+            is_same(host, &target, source)?.then_some(target)
+        }
         None => None,
     };
     // And the one that the driver makes where there is no other.
@@ -69,71 +79,21 @@ pub(crate) fn undo(settings: &Settings, found: &Found) -> Result<()> {
     if (made || ours.is_some()) && host.runs_systemd() {
         reload_systemd(host)?;
     }
-    if let Some(source) = &settings.config {
-        if is_same(host, Path::new(CONFIG), source)? {
-            remove(host, Path::new(CONFIG))?;
-            remove_empty(host, Path::new(CONFIG).parent());
-        } else if host.metadata(Path::new(CONFIG)).is_ok() {
-            log::info!("{CONFIG} stays: it is not as it was installed");
-        }
-    }
-    for name in [ready::STAMP, BOOT, DRAIN] {
-        remove(host, &settings.state_dir.join(name))?;
-    }
-    for name in ["volumes", LOCKS, ""] {
-        remove_empty(host, Some(&settings.state_dir.join(name)));
-    }
     Ok(())
 }
 
-/// Makes the state directory root's alone, as the driver expects it, where it is there already:
-/// kubelet makes a directory that it mounts into a Pod for all to read.
-pub(crate) fn close_state_directory(settings: &Settings) {
-    let root = settings.host_root.as_deref().unwrap_or(Path::new("/"));
-    let closed = Host::new(root)
-        .locate(&settings.state_dir)
-        .and_then(|place| std::fs::set_permissions(place, Permissions::from_mode(0o700)));
-    match closed {
-        Err(e) if e.kind() != ErrorKind::NotFound => {
-            log::warn!("set the mode of {}: {e}", settings.state_dir.display());
-        }
-        _ => {}
+fn remove_configuration(settings: &Settings, host: &Host) -> Result<()> {
+    let (Some(source), config) = (&settings.config, Path::new(CONFIG)) else {
+        return Ok(());
+    };
+    remove_new(host, config)?;
+    if is_same(host, config, source)? {
+        remove(host, config)?;
+    } else if host.metadata(config).is_ok() {
+        log::info!("{CONFIG} stays: it is not as it was installed");
     }
-}
-
-/// Lets the driver mount nothing from here on, not even in a call that runs already.
-pub(crate) fn drain(settings: &Settings, found: &Found) -> Result<()> {
-    let note = settings.state_dir.join(DRAIN);
-    put(&found.host, &note, b"", 0o600, 0o700)?;
-    // A call looks for the note when it has the lock of its target; who has it now may not have
-    // seen the note. It ends by its own deadline at the latest.
-    let locks = locate(&found.host, &settings.state_dir.join(LOCKS))?;
-    for entry in std::fs::read_dir(&locks).into_iter().flatten().flatten() {
-        match File::open(entry.path()) {
-            Ok(file) => {
-                let _ = Flock::lock(file, FlockArg::LockExclusive)
-                    .map_err(|(_, e)| e)
-                    .with_context(|| format!("wait for the call of {}", entry.path().display()))?;
-            }
-            // The call has ended.
-            Err(e) if e.kind() == ErrorKind::NotFound => {}
-            Err(e) => Err(e).with_context(|| format!("open {}", entry.path().display()))?,
-        }
-    }
+    remove_empty(host, config.parent());
     Ok(())
-}
-
-/// Lets the driver mount again, if it was kept from it.
-pub(crate) fn end_drain(settings: &Settings) {
-    let root = settings.host_root.as_deref().unwrap_or(Path::new("/"));
-    let ended = Host::new(root)
-        .locate(&settings.state_dir.join(DRAIN))
-        .and_then(std::fs::remove_file);
-    match ended {
-        Ok(()) => log::warn!("the node was being drained for an uninstall: that is over"),
-        Err(e) if e.kind() == ErrorKind::NotFound => {}
-        Err(e) => log::warn!("end the draining of this node: {e}"),
-    }
 }
 
 /// The administrator's configuration is never overwritten, and a broken one not installed.
@@ -207,7 +167,13 @@ fn change(host: &Host, path: &str, edit: fn(&str) -> Option<String>) -> Result<(
 }
 
 /// Writes the host's file at `path` at once, with directories above it as needed.
-fn put(host: &Host, path: &Path, bytes: &[u8], mode: u32, directory_mode: u32) -> Result<()> {
+pub(crate) fn put(
+    host: &Host,
+    path: &Path,
+    bytes: &[u8],
+    mode: u32,
+    directory_mode: u32,
+) -> Result<()> {
     let place = locate(host, path)?;
     let (Some(parent), Some(name)) = (place.parent(), place.file_name()) else {
         bail!("{} is not a file", path.display());
@@ -220,7 +186,7 @@ fn put(host: &Host, path: &Path, bytes: &[u8], mode: u32, directory_mode: u32) -
     let directory =
         Directory::open(parent)?.with_context(|| format!("{} is gone", parent.display()))?;
     let name = name.to_string_lossy();
-    let new = format!(".{name}.new");
+    let new = new_name(&name);
     // Left behind by an installer that was killed.
     directory.remove(&new)?;
     directory.write(&new, Mode::from_bits_truncate(mode), |file| {
@@ -230,24 +196,35 @@ fn put(host: &Host, path: &Path, bytes: &[u8], mode: u32, directory_mode: u32) -
     directory.sync()
 }
 
-/// Copies the file `source` of the image to the host's `path`, and returns where that is.
-pub(crate) fn put_copy(host: &Host, path: &Path, source: &Path) -> Result<()> {
-    let bytes = std::fs::read(source).with_context(|| format!("read {}", source.display()))?;
-    put(host, path, &bytes, 0o600, 0o700)
+/// Under which a file is made before it comes into its place.
+fn new_name(name: &str) -> String {
+    format!(".{name}.new")
 }
 
-/// Removes the host's file at `path`, if it is there.
+/// Removes the host's file at `path`, if it is there, and what a killed installer has left of one.
 pub(crate) fn remove(host: &Host, path: &Path) -> Result<()> {
-    match std::fs::remove_file(locate(host, path)?) {
-        Err(e) if e.kind() != ErrorKind::NotFound => {
-            Err(e).with_context(|| format!("remove {}", path.display()))
+    remove_new(host, path)?;
+    remove_at(&locate(host, path)?)
+}
+
+/// Removes what a killed installer has not finished writing for the host's file at `path`.
+fn remove_new(host: &Host, path: &Path) -> Result<()> {
+    let place = locate(host, path)?;
+    let name = place.file_name().unwrap_or_default().to_string_lossy();
+    remove_at(&place.with_file_name(new_name(&name)))
+}
+
+fn remove_at(place: &Path) -> Result<()> {
+    match std::fs::remove_file(place) {
+        Err(e) if !matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            Err(e).with_context(|| format!("remove {}", place.display()))
         }
         _ => Ok(()),
     }
 }
 
 /// Removes the host's directory at `path` if nothing is in it.
-fn remove_empty(host: &Host, path: Option<&Path>) {
+pub(crate) fn remove_empty(host: &Host, path: Option<&Path>) {
     if let Some(Ok(place)) = path.map(|path| host.locate(path)) {
         // Not empty: somebody needs it.
         let _ = std::fs::remove_dir(place);
@@ -264,7 +241,7 @@ fn is_same(host: &Host, path: &Path, source: &Path) -> Result<bool> {
     }
 }
 
-fn locate(host: &Host, path: &Path) -> Result<PathBuf> {
+pub(crate) fn locate(host: &Host, path: &Path) -> Result<PathBuf> {
     host.locate(path)
         .with_context(|| format!("look at {}", path.display()))
 }

@@ -7,7 +7,8 @@ mod choose;
 use crate::args::Settings;
 use crate::checks;
 use crate::find::Found;
-use crate::host::{Host, program};
+use crate::host::Host;
+use crate::host::program::{self, Output};
 use crate::node;
 use anyhow::{Context as _, Result, bail};
 use choose::{Format, OsRelease, Package};
@@ -15,6 +16,8 @@ use std::ffi::OsStr;
 use std::path::Path;
 use std::time::Duration;
 
+/// What a package is called in the state directory while it is installed.
+pub(crate) const COPIES: [&str; 2] = ["ossfs-package.rpm", "ossfs-package.deb"];
 /// A package manager on a slow disk, behind another one that holds its lock.
 const LIMIT: Duration = Duration::from_secs(300);
 
@@ -58,42 +61,37 @@ fn install_from(directory: &Path, settings: &Settings, host: &Host) -> Result<()
         return Ok(());
     }
     let copy = settings.state_dir.join(match package.format {
-        Format::Rpm => "ossfs-package.rpm",
-        Format::Deb => "ossfs-package.deb",
+        Format::Rpm => COPIES[0],
+        Format::Deb => COPIES[1],
     });
-    node::put_copy(host, &copy, &directory.join(&package.file))?;
-    let installed = run_manager(host, package.format, &copy, is_new);
+    let file = directory.join(&package.file);
+    let installed = run_manager(host, package.format, &file, &copy, is_new);
     node::remove(host, &copy)?;
     installed.with_context(|| format!("install {}", package.file))?;
     log::info!("installed {} on the host", package.file);
     Ok(())
 }
 
-/// rpm refuses a package whose dependencies are missing; dpkg unpacks it nevertheless, so one that
-/// `is_new` is taken away again.
-fn run_manager(host: &Host, format: Format, package: &Path, is_new: bool) -> Result<()> {
-    match format {
-        Format::Rpm => run_tool(host, "rpm", &[OsStr::new("-U"), package.as_os_str()]),
-        Format::Deb => {
-            let installed = run_tool(
-                host,
-                "dpkg",
-                &[
-                    OsStr::new("--force-confold"),
-                    OsStr::new("--install"),
-                    package.as_os_str(),
-                ],
-            );
-            if installed.is_err() && is_new {
-                run_tool(host, "dpkg", &[OsStr::new("--remove"), OsStr::new("ossfs")])?;
-            }
-            installed
-        }
+/// Installs the package in `file` by way of the host's `copy`. rpm refuses a package whose dependencies
+/// are missing; dpkg unpacks it nevertheless, so one that `is_new` is taken away again.
+fn run_manager(host: &Host, format: Format, file: &Path, copy: &Path, is_new: bool) -> Result<()> {
+    let (name, words) = match format {
+        Format::Rpm => ("rpm", ["-U"].as_slice()),
+        Format::Deb => ("dpkg", ["--force-confold", "--install"].as_slice()),
+    };
+    let mut args: Vec<&OsStr> = words.iter().map(OsStr::new).collect();
+    args.push(copy.as_os_str());
+    let output = program::run_with_copy(host, (file, copy), name, &args, LIMIT)?;
+    let installed = judge(output, name);
+    if installed.is_err() && is_new && format == Format::Deb {
+        let args = [OsStr::new("--remove"), OsStr::new("ossfs")];
+        judge(program::run_outside(host, name, &args, LIMIT)?, name)?;
     }
+    installed
 }
 
-fn run_tool(host: &Host, name: &str, args: &[&OsStr]) -> Result<()> {
-    let output = program::run_outside(host, name, args, LIMIT)?;
+/// An error with the reason unless the package manager `name` did what it was asked.
+fn judge(output: Output, name: &str) -> Result<()> {
     let why = missing(&output.text).map(str::to_owned);
     match (output.success(), why) {
         (Ok(_), _) => Ok(()),

@@ -4,7 +4,8 @@ use crate::args::Settings;
 use crate::directory::Directory;
 use crate::find::{self, Found};
 use crate::finding::{Finding, Severity};
-use crate::install::{self, State};
+use crate::inspect::{State, inspect};
+use crate::install;
 use crate::watch::Watch;
 use crate::{checks, driver, heal, ready};
 use anyhow::{Context as _, Result};
@@ -150,9 +151,9 @@ fn in_directory(
         return Ok(());
     }
     let path = install::path(&plugins);
-    let state = install::inspect(&plugins, &settings.driver)?;
+    let state = inspect(&plugins, &settings.driver)?;
     let replaced = match &state {
-        State::Wrong(_) => checks::replaced(settings, &path),
+        State::Wrong(_) if act => checks::replaced(settings, &path),
         _ => None,
     };
     let replaces_old = replaced.is_some();

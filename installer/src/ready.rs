@@ -101,6 +101,11 @@ mod tests {
                 Some(stamp("a", 7, "kubelet", 101)),
                 Some("kubelet has loaded \"a\", but \"b\""),
             ),
+            // Within the second in which this one came into its place.
+            (
+                Some(stamp("a", 7, "kubelet", 100)),
+                Some("kubelet has loaded \"a\", but \"b\""),
+            ),
             (
                 Some(stamp("b", 7, "oss-installer", 101)),
                 Some("the driver was loaded by \"oss-installer\" (pid 7), not by kubelet"),

@@ -4,7 +4,7 @@ use crate::args::Settings;
 use crate::finding::Finding;
 use crate::heal::Heal;
 use crate::watch::{Stop, Wake, Watch};
-use crate::{checks, node, packages, pass};
+use crate::{checks, node, packages, pass, state};
 use anyhow::Result;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -19,8 +19,7 @@ const REPAIR_TIME: Duration = Duration::from_secs(60);
 /// from working is an error.
 pub(crate) fn run(settings: &Settings) -> Result<()> {
     let stop = Stop::catch()?;
-    node::close_state_directory(settings);
-    node::end_drain(settings);
+    state::close(settings);
     let mut watch = None;
     let mut directory = None;
     let mut said = Vec::new();
@@ -36,6 +35,10 @@ pub(crate) fn run(settings: &Settings) -> Result<()> {
         watch.iter().for_each(Watch::drain);
         let pass = pass::install(settings, watch.as_ref(), directory.as_deref());
         if let Some(found) = &pass.found {
+            if directory.is_none() {
+                // It is known from here on where kubelet's driver looks for the note.
+                state::end_drain(settings, &found.host);
+            }
             directory = Some(found.path.clone());
         }
         if pass.installed {
@@ -66,7 +69,7 @@ pub(crate) fn run(settings: &Settings) -> Result<()> {
             }
             None => (watch.as_ref().map(Watch::source), settings.period),
         };
-        wake = stop.wait(watched, limit)?;
+        wake = stop.wait(watched.as_slice(), limit)?;
         if wake == Wake::Stop {
             log::info!("stopped; the driver stays");
             return Ok(());

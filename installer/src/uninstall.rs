@@ -3,10 +3,12 @@
 
 use crate::args::Settings;
 use crate::directory::Directory;
-use crate::mounts::{self, MountTable};
+use crate::find::{self, Installed};
+use crate::mounts::{self, MountTables};
 use crate::watch::{Stop, Wake};
-use crate::{checks, find, install, node};
-use anyhow::{Context as _, Result, bail};
+use crate::{calls, checks, heal, install, node, state};
+use anyhow::{Result, bail};
+use std::path::Path;
 use std::time::Duration;
 
 /// How often to look at the mount table beside its own word, should that get lost.
@@ -22,39 +24,101 @@ pub(crate) fn uninstall(settings: &Settings, drain: bool) -> Result<()> {
              --host-root=/proc/1/root with hostPID"
         );
     }
-    let found = find::find(settings, None)?;
-    let mut table = MountTable::open(&settings.proc)?;
-    // Before the look at the table, so that nothing is mounted behind it.
-    node::drain(settings, &found)?;
+    let installed = find::installed(settings)?;
+    if let Some(problem) = checks::state_directory(settings, &installed.host) {
+        bail!("nothing is removed: {problem}");
+    }
+    let mut tables = MountTables::open(&settings.proc, &installed.kubelets)?;
+    // Before the look at the tables, so that nothing is mounted behind it.
+    state::drain(settings, &installed.host)?;
+    let done = remove(settings, &installed, &mut tables, drain.then_some(&stop));
+    if done.is_err() && !drain {
+        state::end_drain(settings, &installed.host);
+    }
+    done
+}
+
+/// Removes everything, once nothing is mounted; until then `waiting` is waited on, if that is wanted.
+fn remove(
+    settings: &Settings,
+    installed: &Installed,
+    tables: &mut MountTables,
+    waiting: Option<&Stop>,
+) -> Result<()> {
+    let host = &installed.host;
+    wait_for_last(installed, tables, waiting)?;
+    end_leftovers(settings, installed, tables)?;
+    for path in &installed.directories {
+        let place = node::locate(host, path)?;
+        if let Some(plugins) = Directory::open(&place)? {
+            install::remove(&plugins)?;
+            // The note that keeps them from mounting is about to go.
+            calls::wait_for(&settings.proc, host, &install::path(&plugins))?;
+        }
+    }
+    let (state, rest) = (state::remove(settings, host), node::undo(settings, host));
+    state.and(rest)?;
+    for path in &installed.directories {
+        log::info!("removed the driver from {}", path.display());
+    }
+    if installed.directories.is_empty() {
+        log::info!("no well-known plugin directory has the driver");
+    }
+    Ok(())
+}
+
+/// Comes back once no volume is mounted, or with an error while there is one.
+fn wait_for_last(
+    installed: &Installed,
+    tables: &mut MountTables,
+    waiting: Option<&Stop>,
+) -> Result<()> {
     let mut said = None;
     loop {
-        let volumes = table.volumes()?;
-        let Some(problem) = checks::mounted(&volumes, &found.host) else {
-            break;
+        let volumes = tables.volumes()?;
+        let Some(problem) = checks::mounted(&volumes, &installed.host) else {
+            return Ok(());
         };
-        if !drain {
-            node::end_drain(settings);
+        let Some(stop) = waiting else {
             bail!("{problem}");
-        }
+        };
         if said.as_ref() != Some(&volumes) {
             log::info!(
                 "nothing is mounted any more; waiting for {}",
-                mounts::describe(&volumes, &found.host)
+                mounts::describe(&volumes, &installed.host)
             );
             said = Some(volumes);
         }
-        if stop.wait(Some(table.source()), LOOK_AGAIN)? == Wake::Stop {
+        if stop.wait(&tables.sources(), LOOK_AGAIN)? == Wake::Stop {
             bail!("stopped while volumes are mounted: the driver stays, and only unmounts");
         }
     }
-    let place = found
-        .host
-        .locate(&found.path)
-        .with_context(|| format!("look at {}", found.path.display()))?;
-    if let Some(plugins) = Directory::open(&place)? {
-        install::remove(&plugins)?;
+}
+
+/// Has the driver end the volumes of calls that were killed, of which no target shows anything: their
+/// daemons run, and their keys lie there.
+fn end_leftovers(
+    settings: &Settings,
+    installed: &Installed,
+    tables: &mut MountTables,
+) -> Result<()> {
+    let host = &installed.host;
+    // The last unmount may still be at it.
+    state::wait_for_calls(settings, host)?;
+    if let Some(plugins) = installed.directories.first()
+        && state::has_volumes(settings, host)?
+    {
+        heal::end_leftovers(host, plugins, &state::targets(settings, host)?);
     }
-    node::undo(settings, &found)?;
-    log::info!("removed the driver from {}", found.path.display());
+    let volumes = state::volumes(settings, host)?;
+    let seen_by_host = Path::new("/").join(volumes.strip_prefix(host.root()).unwrap_or(&volumes));
+    let left = tables.below(&seen_by_host)?;
+    if !left.is_empty() {
+        bail!(
+            "calls that were killed have left mounts that the driver did not end: {}: see what it \
+             said before, then umount them, or let oss-installer run put the driver right first",
+            left.join(", ")
+        );
+    }
     Ok(())
 }

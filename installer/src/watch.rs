@@ -45,17 +45,13 @@ impl Stop {
         Ok(Self(fd))
     }
 
-    /// Waits for a signal, for `flags` of `other`, or until `limit` is over.
-    pub(crate) fn wait(
-        &self,
-        other: Option<(BorrowedFd, PollFlags)>,
-        limit: Duration,
-    ) -> Result<Wake> {
+    /// Waits for a signal, for the flags of one of `others`, or until `limit` is over.
+    pub(crate) fn wait(&self, others: &[(BorrowedFd, PollFlags)], limit: Duration) -> Result<Wake> {
         let deadline = Instant::now() + limit;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let mut fds = vec![PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
-            fds.extend(other.map(|(fd, flags)| PollFd::new(fd, flags)));
+            fds.extend(others.iter().map(|(fd, flags)| PollFd::new(*fd, *flags)));
             // Rounded up, so that the loop does not spin in the last millisecond.
             let timeout = PollTimeout::try_from(left + Duration::from_millis(1));
             match poll(&mut fds, timeout.unwrap_or(PollTimeout::MAX)) {

@@ -176,6 +176,20 @@ fn every_platform_has_its_directory() {
             "--volume-plugin-dir of kubelet (pid 812)",
         ),
         (
+            "RKE1",
+            "kubelet --cloud-provider= --root-dir=/var/lib/kubelet --volume-plugin-dir=/var/lib/kubelet/volumeplugins --read-only-port=0",
+            vec![],
+            "/var/lib/kubelet/volumeplugins",
+            "--volume-plugin-dir of kubelet (pid 812)",
+        ),
+        (
+            "Typhoon",
+            "/usr/local/bin/kubelet --bootstrap-kubeconfig=/etc/kubernetes/kubeconfig --config=/etc/kubernetes/kubelet.yaml --kubeconfig=/var/lib/kubelet/kubeconfig --node-labels=node.kubernetes.io/node",
+            vec![("/etc/kubernetes/kubelet.yaml", config("/var/lib/kubelet/volumeplugins"))],
+            "/var/lib/kubelet/volumeplugins",
+            "volumePluginDir in /etc/kubernetes/kubelet.yaml of kubelet (pid 812)",
+        ),
+        (
             "RKE2",
             "kubelet --volume-plugin-dir=/var/lib/kubelet/volumeplugins --file-check-frequency=5s --address=0.0.0.0 --read-only-port=0",
             vec![],
@@ -276,6 +290,44 @@ fn a_kubelet_in_a_container_is_recognised() {
         "{text}"
     );
     assert!(text.contains("set --plugin-dir"), "{text}");
+}
+
+#[test]
+fn a_kubelet_in_a_container_without_the_directory_is_not_followed() {
+    let mut process = kubelet(7, "kubelet --volume-plugin-dir=/plugins-nowhere");
+    process.mount_namespace = 2;
+    process.root = "container";
+    let node = node(&[process], &[]);
+    let (found, text) = finish(&mut find(&node));
+    assert!(
+        !found && text.contains("runs in a container, where \"/plugins-nowhere\""),
+        "{text}"
+    );
+}
+
+#[test]
+fn what_cannot_be_looked_at_is_not_taken_for_the_host() {
+    let shown = node(&[kubelet(812, "kubelet --volume-plugin-dir=/right")], &[]);
+    std::fs::remove_file(shown.path("proc/1/ns/pid")).unwrap();
+    let (found, text) = finish(&mut find(&shown));
+    assert!(
+        !found && text.contains("proc/1/ns/pid") && text.contains("SYS_PTRACE is needed"),
+        "{text}"
+    );
+    // One whose own namespace cannot be read is none.
+    let shown = node(&[kubelet(812, "kubelet --volume-plugin-dir=/evil")], &[]);
+    std::fs::remove_file(shown.path("proc/812/ns/pid")).unwrap();
+    let (found, text) = finish(&mut find(&shown));
+    assert!(!found && text.contains("no kubelet runs"), "{text}");
+}
+
+#[test]
+fn the_containers_own_root_is_not_taken_for_the_hosts() {
+    let (found, text) = finish(installer("find").args(["--host-root", "/proc/self/root"]));
+    assert!(
+        !found && text.contains("is this process's own root: set hostPID: true"),
+        "{text}"
+    );
 }
 
 #[test]

@@ -7,7 +7,7 @@ mod support;
 use std::fs::{Permissions, read, set_permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use support::eye::Eye;
-use support::{Node, Process, Stream, finish};
+use support::{Node, Process, Stream, copy_program, finish};
 
 /// Runs the installer until it has looked at the whole node once, and ends it.
 #[track_caller]
@@ -27,10 +27,10 @@ fn each_change_is_one_init_and_no_gap() {
     let mut kubelet = node.start_kubelet(&[]);
     let eye = Eye::open(&node.driver(), &[a.clone(), b.clone()]);
     for (what, driver, expected) in [
-        ("first install", &a, &["init alicloud~oss ok a"][..]),
+        ("first install", &a, &["init alicloud~oss ok oss a"][..]),
         ("the same again", &a, &[]),
-        ("upgrade", &b, &["init alicloud~oss ok b"]),
-        ("downgrade", &a, &["init alicloud~oss ok a"]),
+        ("upgrade", &b, &["init alicloud~oss ok oss b"]),
+        ("downgrade", &a, &["init alicloud~oss ok oss a"]),
     ] {
         let lines = run_once(&node, driver);
         assert_eq!(node.seen_by(&mut kubelet), expected, "{what}: {lines:#?}");
@@ -56,7 +56,7 @@ fn a_directory_without_driver_is_filled() {
     let before = node.seen_by(&mut kubelet);
     assert_eq!(before.len(), 0, "{before:?}");
     run_once(&node, &a);
-    assert_eq!(node.seen_by(&mut kubelet), ["init alicloud~oss ok a"]);
+    assert_eq!(node.seen_by(&mut kubelet), ["init alicloud~oss ok oss a"]);
     assert_eq!(node.names(), ["alicloud~oss", "notes", "oss"]);
 }
 
@@ -121,17 +121,21 @@ fn ready_is_only_what_kubelet_has_loaded() {
         !ready && text.contains("no driver is installed in"),
         "{text}"
     );
-    // The stamp is the installer's own, from trying the driver out.
+    // Trying the driver out leaves no stamp.
     run_once(&node, &a);
     let (ready, text) = finish(&mut node.minimal("check", &a));
     assert!(
-        !ready && text.contains("loaded by \"oss-installer\""),
+        !ready && text.contains("kubelet has not loaded the driver yet"),
         "{text}"
     );
-    std::fs::remove_file(node.state.join("init.json")).unwrap();
+    // Somebody else who runs its init is not kubelet.
+    let ran = std::process::Command::new(node.driver())
+        .arg("init")
+        .output();
+    assert!(ran.unwrap().status.success());
     let (ready, text) = finish(&mut node.minimal("check", &a));
     assert!(
-        !ready && text.contains("kubelet has not loaded the driver yet"),
+        !ready && text.contains("the driver was loaded by ") && text.contains("not by kubelet"),
         "{text}"
     );
     // kubelet loads it when it starts.
@@ -141,6 +145,16 @@ fn ready_is_only_what_kubelet_has_loaded() {
         ready && text.contains("kubelet has loaded this driver"),
         "{text}"
     );
+    // The stamp outlives kubelet, and the next kubelet writes it anew.
+    let stamp = || -> serde_json::Value {
+        serde_json::from_slice(&read(node.state.join("init.json")).unwrap()).unwrap()
+    };
+    assert_eq!(stamp()["pid"], kubelet.id());
+    drop(kubelet);
+    assert!(finish(&mut node.minimal("check", &a)).0);
+    let kubelet = node.start_kubelet(&[]);
+    assert_eq!(stamp()["pid"], kubelet.id());
+    assert!(finish(&mut node.minimal("check", &a)).0);
     // Another image: what is installed is not this build.
     let b = node.make_driver("b", "");
     let (ready, text) = finish(&mut node.minimal("check", &b));
@@ -152,10 +166,58 @@ fn ready_is_only_what_kubelet_has_loaded() {
 }
 
 #[test]
+fn a_look_at_another_build_leaves_the_stamp_alone() {
+    let node = Node::new();
+    let (a, b) = (node.make_driver("a", ""), node.make_driver("b", ""));
+    run_once(&node, &a);
+    let _kubelet = node.start_kubelet(&[]);
+    let stamp = read(node.state.join("init.json")).unwrap();
+    assert!(!finish(&mut node.minimal("check", &b)).0);
+    run_once(&node, &b);
+    finish(&mut node.minimal("check", &a));
+    let by_kubelet = String::from_utf8(read(node.state.join("init.json")).unwrap()).unwrap();
+    assert!(by_kubelet.contains("kubelet"), "{by_kubelet}");
+    assert!(String::from_utf8(stamp).unwrap().contains("kubelet"));
+}
+
+#[test]
+fn a_drivers_directory_that_others_write_to_is_closed() {
+    let node = Node::new();
+    let a = node.make_driver("a", "");
+    run_once(&node, &a);
+    let directory = node.plugins.join("alicloud~oss");
+    set_permissions(&directory, Permissions::from_mode(0o777)).unwrap();
+    let lines = run_once(&node, &a).join("\n");
+    assert!(
+        lines.contains("before: the driver's directory belongs to user") && lines.contains("0777"),
+        "{lines}"
+    );
+    let mode = directory.metadata().unwrap().permissions().mode();
+    assert_eq!(mode & 0o7777, 0o755);
+    assert!(!run_once(&node, &a).join("").contains("installed /"));
+}
+
+#[test]
+fn what_others_may_have_changed_is_not_run() {
+    for (place, mode) in [("alicloud~oss", 0o777), ("alicloud~oss/oss", 0o777)] {
+        let node = Node::new();
+        let a = node.make_driver("a", "");
+        run_once(&node, &a);
+        let (script, canary) = (node.path("script"), node.path("canary"));
+        std::fs::write(&script, format!("#!/bin/sh\ntouch {}\n", canary.display())).unwrap();
+        copy_program(&script, &node.driver());
+        set_permissions(node.plugins.join(place), Permissions::from_mode(mode)).unwrap();
+        run_once(&node, &a);
+        assert_eq!(read(node.driver()).unwrap(), read(&a).unwrap());
+        assert!(!canary.exists(), "{place}");
+    }
+}
+
+#[test]
 fn the_old_driver_is_named() {
     let node = Node::new();
     run_once(&node, &node.make_driver("new", ""));
-    std::fs::copy(node.make_driver("old", "no capabilities"), node.driver()).unwrap();
+    copy_program(&node.make_driver("old", "no capabilities"), &node.driver());
     let lines = run_once(&node, &node.path("image-new")).join("\n");
     assert!(
         lines.contains("note: the old driver without capabilities is installed"),

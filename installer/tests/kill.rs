@@ -5,66 +5,10 @@
 
 mod support;
 
-use nix::sys::ptrace;
-use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::Pid;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use support::Node;
 use support::eye::{Eye, look};
-
-/// Runs the installer until it has made `calls` stops before or behind a system call and then kills
-/// it; returns false if it ended before. SIGTERM is sent as soon as it is held back, so that a whole
-/// run is one pass.
-#[allow(clippy::zombie_processes, reason = "waitpid waits for it")]
-fn run_until(command: &mut Command, calls: usize) -> bool {
-    let child = command
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let pid = Pid::from_raw(child.id().cast_signed());
-    ptrace::seize(pid, ptrace::Options::PTRACE_O_TRACESYSGOOD).unwrap();
-    ptrace::interrupt(pid).unwrap();
-    let mut asked = false;
-    let mut stops = 0;
-    match waitpid(pid, Some(WaitPidFlag::__WALL)).unwrap() {
-        WaitStatus::Exited(..) | WaitStatus::Signaled(..) => return false,
-        _ => {}
-    }
-    loop {
-        if stops == calls {
-            kill(pid, Signal::SIGKILL).unwrap();
-            while !matches!(
-                waitpid(pid, Some(WaitPidFlag::__WALL)).unwrap(),
-                WaitStatus::Signaled(..) | WaitStatus::Exited(..)
-            ) {}
-            return true;
-        }
-        if !asked && blocks_term(pid) {
-            kill(pid, Signal::SIGTERM).unwrap();
-            asked = true;
-        }
-        ptrace::syscall(pid, None).unwrap();
-        match waitpid(pid, Some(WaitPidFlag::__WALL)).unwrap() {
-            WaitStatus::Exited(..) | WaitStatus::Signaled(..) => return false,
-            // A signal, SIGCHLD above all: its default action is taken by going on without it.
-            _ => stops += 1,
-        }
-    }
-}
-
-/// Whether the process holds SIGTERM back (proc_pid_status(5)).
-fn blocks_term(pid: Pid) -> bool {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let blocked = status
-        .lines()
-        .find_map(|line| line.strip_prefix("SigBlk:"))
-        .unwrap();
-    let blocked = u64::from_str_radix(blocked.trim(), 16).unwrap();
-    blocked & (1 << (Signal::SIGTERM as i32 - 1)) != 0
-}
+use support::killer::run_until;
 
 /// The driver that is installed, by its mode, its length and its last bytes.
 fn installed(node: &Node, drivers: &[PathBuf]) -> Option<usize> {
@@ -117,7 +61,7 @@ fn a_first_install_killed_anywhere_shows_all_or_nothing() {
         let killed = run_until(&mut node.minimal("run", &driver), calls);
         if installed(&node, std::slice::from_ref(&driver)).is_some() {
             changes += 1;
-            assert_eq!(node.seen_by(&mut kubelet), ["init alicloud~oss ok a"]);
+            assert_eq!(node.seen_by(&mut kubelet), ["init alicloud~oss ok oss a"]);
             take_away(&node, changes);
             let seen = node.seen_by(&mut kubelet);
             assert!(seen.iter().all(|line| line.contains("failed")), "{seen:#?}");

@@ -45,7 +45,7 @@ fn repaired(what: &str, damage: impl FnOnce(&Node)) -> (Node, String) {
     let seen = node.seen_by(&mut kubelet);
     assert_eq!(
         seen.last().map(String::as_str),
-        Some("init alicloud~oss ok a"),
+        Some("init alicloud~oss ok oss a"),
         "{what}: {seen:#?}"
     );
     (node, line)
@@ -79,6 +79,17 @@ fn a_driver_with_another_mode_is_replaced() {
         line.contains("the driver has mode 0644, not 0755"),
         "{line}"
     );
+}
+
+#[test]
+fn a_drivers_directory_that_others_write_to_is_closed() {
+    let (node, line) = repaired("a directory for all", |node| {
+        let directory = node.plugins.join("alicloud~oss");
+        set_permissions(directory, Permissions::from_mode(0o777)).unwrap();
+    });
+    assert!(line.contains("the driver's directory belongs to"), "{line}");
+    let directory = node.plugins.join("alicloud~oss").metadata().unwrap();
+    assert_eq!(directory.permissions().mode() & 0o7777, 0o755);
 }
 
 #[test]

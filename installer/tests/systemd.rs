@@ -6,8 +6,7 @@
 mod support;
 
 use std::fs::{create_dir_all, read_to_string, write};
-use std::process::Command;
-use support::{Node as Host, Process, Stream, installer};
+use support::{Node as Host, Process, Stream, beside};
 
 #[test]
 #[ignore = "needs root, /dev/fuse and debootstrap"]
@@ -29,27 +28,10 @@ fn a_node_is_reached_through_its_first_process() {
     let image = Host::new();
     let unit = image.path("installer-test@.service");
     write(&unit, "[Service]\nExecStart=/bin/true %i\n").unwrap();
-    image.show_process("1", node.pid1());
     image.make_driver("a", "");
     let command = |word: &str| {
-        // systemd talks to who is in its pid namespace, as a Pod with hostPID is.
-        let mut command = Command::new("nsenter");
-        command
-            .env_clear()
-            .env("PATH", "/usr/bin:/bin")
-            .args(["--pid", "--no-fork", "--target"])
-            .arg(node.pid1().to_string())
-            .arg("--")
-            .arg(installer(word).get_program())
-            .arg(word)
-            .arg("--driver")
-            .arg(image.path("image-a"))
-            .arg("--host-root")
-            .arg(format!("/proc/{}/root", node.pid1()))
-            .arg("--proc")
-            .arg(image.path("proc"))
-            .arg("--unit")
-            .arg(&unit);
+        let mut command = beside(&node, &image, word, &image.path("image-a"));
+        command.arg("--unit").arg(&unit);
         command
     };
     let mut run = Process::start(&mut command("run"), Stream::Stderr);

@@ -12,6 +12,7 @@ use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
+use support::killer::run_until;
 use support::{Node, Process, Stream, finish};
 
 const VOLUME: &str = "var/lib/kubelet/pods/uid-1/volumes/alicloud~oss/data";
@@ -124,6 +125,154 @@ fn refused_while_volumes_are_mounted() {
     );
     assert!(node.driver().exists());
     assert!(!node.state.join("drain").exists());
+}
+
+#[test]
+fn refused_while_a_kubelet_in_a_container_has_volumes() {
+    let node = bare();
+    with_table(&node, "");
+    create_dir_all(&node.state).unwrap();
+    install(&node);
+    // Its mounts do not show on the host.
+    let process = node.path("proc/7");
+    create_dir_all(process.join("ns")).unwrap();
+    write(
+        process.join("cmdline"),
+        "kubelet\0--volume-plugin-dir=/plugins\0",
+    )
+    .unwrap();
+    write(process.join("status"), "Uid:\t0\t0\t0\t0\n").unwrap();
+    symlink("pid:[1]", process.join("ns/pid")).unwrap();
+    symlink("mnt:[2]", process.join("ns/mnt")).unwrap();
+    symlink(node.path("host"), process.join("root")).unwrap();
+    let line = format!("90 27 0:50 / /{VOLUME} rw - fuse.ossfs ossfs rw\n");
+    write(process.join("mountinfo"), line).unwrap();
+    let (removed, text) = finish(&mut command(&node, "uninstall"));
+    assert!(!removed && text.contains("1 volumes are mounted"), "{text}");
+}
+
+#[test]
+fn a_call_that_has_its_lock_is_waited_for() {
+    let node = bare();
+    with_table(&node, "");
+    create_dir_all(node.state.join("locks")).unwrap();
+    install(&node);
+    let lock = File::create(node.state.join("locks/one")).unwrap();
+    let held = nix::fcntl::Flock::lock(lock, nix::fcntl::FlockArg::LockExclusive).unwrap();
+    let mut uninstall = Process::start(&mut command(&node, "uninstall"), Stream::Stderr);
+    uninstall.await_lock();
+    // The call mounts, and only then it ends.
+    with_volume(&node);
+    drop(held);
+    let (removed, said) = uninstall.finish();
+    assert!(
+        !removed && said.join("").contains("1 volumes are mounted"),
+        "{said:#?}"
+    );
+    assert!(node.driver().exists());
+}
+
+#[test]
+fn without_kubelet_the_driver_goes_from_every_known_directory() {
+    let node = bare();
+    with_table(&node, "");
+    let before = files(&node);
+    let directories = ["home/kubernetes/flexvolume", "etc/kubernetes/volumeplugins"];
+    let uninstall = || {
+        let mut command = node.full("uninstall", &node.path("image-a"));
+        finish(&mut command)
+    };
+    for count in 0..=directories.len() {
+        for directory in &directories[..count] {
+            let driver = node.host(directory).join("alicloud~oss/oss");
+            create_dir_all(driver.parent().unwrap()).unwrap();
+            write(driver, "driver").unwrap();
+        }
+        let (removed, text) = uninstall();
+        assert!(removed, "{text}");
+        for directory in &directories[..count] {
+            assert!(
+                text.contains(&format!("removed the driver from /{directory}")),
+                "{text}"
+            );
+            std::fs::remove_dir(node.host(directory)).unwrap();
+        }
+        assert_eq!(
+            text.contains("no well-known plugin directory has the driver"),
+            count == 0,
+            "{text}"
+        );
+        for parent in ["home/kubernetes", "home", "etc/kubernetes"] {
+            let _ = std::fs::remove_dir(node.host(parent));
+        }
+        assert_eq!(files(&node), before);
+    }
+    // A volume that is mounted keeps it there all the same.
+    with_volume(&node);
+    let (removed, text) = uninstall();
+    assert!(!removed && text.contains("1 volumes are mounted"), "{text}");
+}
+
+/// Has a volume show in the host's mount table.
+fn with_volume(node: &Node) {
+    let line = format!("90 27 0:50 / /{VOLUME} rw - fuse.ossfs ossfs rw\n");
+    write(node.path("proc/1/mountinfo"), line).unwrap();
+}
+
+#[test]
+fn one_that_is_killed_anywhere_is_finished_by_the_next() {
+    let node = bare();
+    with_table(&node, "");
+    let before = files(&node);
+    let (mut killed, mut half_done) = (0, 0);
+    for calls in (1..).step_by(8) {
+        create_dir_all(node.state.join("volumes/half")).unwrap();
+        write(node.state.join("volumes/half/passwd"), "docker:key:secret").unwrap();
+        assert!(!run_until(&mut command(&node, "run"), usize::MAX));
+        let went_through = !run_until(&mut command(&node, "uninstall"), calls);
+        if went_through {
+            assert_eq!(files(&node), before);
+            break;
+        }
+        killed += 1;
+        half_done += usize::from(!node.driver().exists());
+        let (removed, text) = finish(&mut command(&node, "uninstall"));
+        assert!(removed, "{text}");
+        assert_eq!(files(&node), before, "killed behind {calls} stops");
+    }
+    assert!(killed > 10 && half_done > 2, "{killed}, {half_done}");
+}
+
+#[test]
+fn an_installer_that_was_killed_anywhere_is_taken_away() {
+    let node = bare();
+    with_table(&node, "");
+    let before = files(&node);
+    for calls in (1..).step_by(2) {
+        let went_through = !run_until(&mut command(&node, "run"), calls);
+        let (removed, text) = finish(&mut command(&node, "uninstall"));
+        assert!(removed, "{text}");
+        assert_eq!(files(&node), before, "killed behind {calls} stops");
+        if went_through {
+            break;
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_undone_does_not_keep_the_rest() {
+    let node = bare();
+    with_table(&node, "");
+    create_dir_all(&node.state).unwrap();
+    install(&node);
+    write(node.host("etc/updatedb.conf"), b"PRUNEFS=\"\xff\"\n").unwrap();
+    let (removed, text) = finish(&mut command(&node, "uninstall"));
+    assert!(
+        !removed && text.contains("read /etc/updatedb.conf"),
+        "{text}"
+    );
+    assert!(!node.driver().exists() && !node.state.exists());
+    assert!(!node.host("etc/alicloud-oss").exists());
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! host are run through a stage (`host::stage`).
 
 use crate::host::Host;
-use crate::host::stage::{LEAVE, NOT_STARTED, STAY};
+use crate::host::stage::{CARRY, LEAVE, NOT_STARTED, STAY};
 use anyhow::{Context as _, Result, bail};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -66,7 +66,7 @@ pub(crate) fn run_on(
     args: &[&OsStr],
     limit: Duration,
 ) -> Result<Output> {
-    run_staged(STAY, host, program, args, limit)
+    run_staged(STAY, &[], host, program, args, limit)
 }
 
 /// `run_on`, outside the installer's own cgroup: what the program starts may outlive the installer,
@@ -77,18 +77,35 @@ pub(crate) fn run_outside(
     args: &[&OsStr],
     limit: Duration,
 ) -> Result<Output> {
-    run_staged(LEAVE, host, program, args, limit)
+    run_staged(LEAVE, &[], host, program, args, limit)
+}
+
+/// `run_outside`, with a copy of `file` made at the path `copy` of the host first, which stays.
+pub(crate) fn run_with_copy(
+    host: &Host,
+    (file, copy): (&Path, &Path),
+    program: &str,
+    args: &[&OsStr],
+    limit: Duration,
+) -> Result<Output> {
+    run_staged(CARRY, &[file, copy], host, program, args, limit)
 }
 
 fn run_staged(
     stage: &str,
+    files: &[&Path],
     host: &Host,
     program: &str,
     args: &[&OsStr],
     limit: Duration,
 ) -> Result<Output> {
     let mut command = Command::new("/proc/self/exe");
-    command.arg0(stage).arg(host.root()).arg(program).args(args);
+    command
+        .arg0(stage)
+        .arg(host.root())
+        .args(files)
+        .arg(program)
+        .args(args);
     finish(command, limit).with_context(|| format!("run {program} on the host"))
 }
 

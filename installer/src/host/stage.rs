@@ -10,7 +10,9 @@ use nix::sys::signal::SigSet;
 use nix::sys::stat::Mode;
 use nix::unistd::{chroot, fchdir};
 use std::ffi::OsString;
-use std::fs::File;
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::ErrorKind;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -19,23 +21,31 @@ use std::process::Command;
 pub(crate) const STAY: &str = "oss-installer-on-host";
 /// `argv[0]` of a stage that goes to the cgroup of the host's first process.
 pub(crate) const LEAVE: &str = "oss-installer-outside";
+/// `argv[0]` of a stage that goes there with a file of the installer's, which it copies to the host
+/// from there, so that the copy is not the installer's memory: `NAME ROOT FILE COPY PROGRAM ARGUMENT…`.
+pub(crate) const CARRY: &str = "oss-installer-carries";
 /// The exit status of a stage that could not start the program, as of shells.
 pub(crate) const NOT_STARTED: i32 = 127;
 
 /// Whether this process is a stage, by the name it was started under; then it becomes the program
 /// and only comes back with what kept it from that, and the exit status for it.
 pub(crate) fn run(args: &[OsString]) -> Option<(String, i32)> {
-    let [name, root, program, rest @ ..] = args else {
+    let [name, root, words @ ..] = args else {
         return None;
     };
-    let leaves = match name.to_str()? {
-        STAY => false,
-        LEAVE => true,
+    let root = Path::new(root);
+    let (prepared, words) = match (name.to_str()?, words) {
+        (STAY, words) => (prepare(root, false), words),
+        (LEAVE, words) => (prepare(root, true), words),
+        (CARRY, [file, copy, words @ ..]) => (carry(root, Path::new(file), Path::new(copy)), words),
         _ => return None,
     };
-    let error = match prepare(Path::new(root), leaves) {
+    let [program, rest @ ..] = words else {
+        return None;
+    };
+    let error = match prepared {
         Ok(()) => match Command::new(program).args(rest).exec() {
-            e if e.kind() == std::io::ErrorKind::NotFound => {
+            e if e.kind() == ErrorKind::NotFound => {
                 return Some((format!("{}: {e}", program.to_string_lossy()), NOT_STARTED));
             }
             e => anyhow::Error::new(e),
@@ -45,6 +55,33 @@ pub(crate) fn run(args: &[OsString]) -> Option<(String, i32)> {
     Some((format!("{error:#}"), NOT_STARTED - 1))
 }
 
+/// `prepare` to leave, then makes the host's `copy` of `file`.
+fn carry(root: &Path, file: &Path, copy: &Path) -> Result<()> {
+    let mut file = File::open(file).with_context(|| format!("open {}", file.display()))?;
+    prepare(root, true)?;
+    let mut make = || {
+        if let Some(directory) = copy.parent() {
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(directory)?;
+        }
+        match std::fs::remove_file(copy) {
+            // Left behind by an installer that was killed.
+            Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+        let new = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(copy);
+        std::io::copy(&mut file, &mut new?)
+    };
+    make().with_context(|| format!("write {}", copy.display()))?;
+    Ok(())
+}
+
 fn prepare(root: &Path, leaves: bool) -> Result<()> {
     // The installer holds back the signals that end it, and a program takes that over.
     SigSet::empty()
@@ -52,11 +89,16 @@ fn prepare(root: &Path, leaves: bool) -> Result<()> {
         .context("take signals again")?;
     let process = process_of(root);
     if leaves && let Some(process) = &process {
-        join(
-            &process.join("ns/cgroup"),
-            "cgroup",
-            CloneFlags::CLONE_NEWCGROUP,
-        )?;
+        // All that a Pod with hostPID has of its own. What is started here outlives the Pod, and
+        // with the Pod its network goes.
+        for (name, kind) in [
+            ("cgroup", CloneFlags::CLONE_NEWCGROUP),
+            ("ipc", CloneFlags::CLONE_NEWIPC),
+            ("net", CloneFlags::CLONE_NEWNET),
+            ("uts", CloneFlags::CLONE_NEWUTS),
+        ] {
+            join(&process.join("ns").join(name), name, kind)?;
+        }
     }
     enter(root, process.as_deref())?;
     if leaves { leave_cgroup() } else { Ok(()) }
@@ -100,8 +142,13 @@ fn leave_cgroup() -> Result<()> {
         return Ok(());
     };
     for file in text.lines().flat_map(group_files) {
-        if file.exists() {
-            std::fs::write(&file, "0").with_context(|| format!("write {}", file.display()))?;
+        if !file.exists() {
+            continue;
+        }
+        match std::fs::write(&file, "0") {
+            // A host in a container, which has no say in this hierarchy: all its processes share a group.
+            Err(e) if e.kind() == ErrorKind::ReadOnlyFilesystem => {}
+            written => written.with_context(|| format!("write {}", file.display()))?,
         }
     }
     Ok(())

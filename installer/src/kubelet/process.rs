@@ -33,30 +33,38 @@ pub(crate) struct PluginDirectory {
 /// The kubelets among the processes of `proc`, by process id. Only what runs as root in the host's
 /// own pid namespace is believed: anybody's process in a Pod may call itself kubelet.
 pub(crate) fn running(proc: &Path) -> Result<Vec<Kubelet>> {
+    let first = proc.join("1/ns/pid");
+    let namespace = std::fs::read_link(&first).with_context(|| {
+        format!(
+            "read {}, which tells the host's processes from others: the capability SYS_PTRACE is \
+             needed",
+            first.display()
+        )
+    })?;
     let entries = std::fs::read_dir(proc).with_context(|| format!("list {}", proc.display()))?;
     let mut found: Vec<Kubelet> = entries
         .flatten()
         .filter_map(|entry| {
             let pid = entry.file_name().to_str()?.parse().ok()?;
-            kubelet(proc, pid, &entry.path())
+            kubelet(proc, &namespace, pid, &entry.path())
         })
         .collect();
     found.sort_by_key(|kubelet| kubelet.pid);
     Ok(found)
 }
 
-/// The process at `directory` if it is a kubelet; one that has ended meanwhile is none.
-fn kubelet(proc: &Path, pid: u32, directory: &Path) -> Option<Kubelet> {
+/// The process at `directory` if it is a kubelet in the pid namespace `host`; one that has ended
+/// meanwhile is none.
+fn kubelet(proc: &Path, host: &Path, pid: u32, directory: &Path) -> Option<Kubelet> {
     let words = Words::parse(&std::fs::read(directory.join("cmdline")).ok()?)?;
     let status = std::fs::read_to_string(directory.join("status")).ok()?;
-    let namespace = |pid: &str, name: &str| std::fs::read_link(proc.join(pid).join(name)).ok();
-    let own = pid.to_string();
-    let trusted = is_roots(&status) && namespace(&own, "ns/pid") == namespace("1", "ns/pid");
+    let trusted = is_roots(&status) && std::fs::read_link(directory.join("ns/pid")).ok()? == host;
+    let mounts = |process: &Path| std::fs::read_link(process.join("ns/mnt")).ok();
     trusted.then(|| Kubelet {
         pid,
         words,
         root: Host::new(&directory.join("root")),
-        on_host: namespace(&own, "ns/mnt") == namespace("1", "ns/mnt"),
+        on_host: mounts(directory) == mounts(&proc.join("1")),
         directory: directory.to_owned(),
     })
 }

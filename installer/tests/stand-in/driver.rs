@@ -29,7 +29,8 @@ fn main() {
                 "selinuxRelabel": false, "supportsMetrics": false, "fsGroup": false,
                 "requiresFSResize": false}})
         }
-        ("--version", _) => own["build"].clone(),
+        ("--version", Some("no capabilities")) => json!({"status": "Not supported"}),
+        ("--version", _) => json!(build(&own)),
         _ => json!({"status": "Not supported"}),
     };
     let text = answer
@@ -38,8 +39,17 @@ fn main() {
     writeln!(std::io::stdout(), "{text}").expect("answer");
 }
 
-/// Leaves the word of who ran init, as the driver does.
+/// What `--version` says, as the driver's does.
+fn build(own: &Value) -> String {
+    format!("oss {}", own["build"].as_str().unwrap_or_default())
+}
+
+/// Leaves the word of who ran init, as the driver does: not while an installer tries it out.
 fn stamp(own: &Value) {
+    let exe = read_link("/proc/self/exe").expect("the own path");
+    if !exe.ends_with("alicloud~oss/oss") {
+        return;
+    }
     let Some(state) = own["state"].as_str().map(Path::new) else {
         return;
     };
@@ -50,8 +60,7 @@ fn stamp(own: &Value) {
         .duration_since(SystemTime::UNIX_EPOCH)
         .expect("a time")
         .as_secs();
-    let stamp = json!({"build": own["build"], "pid": pid, "caller": caller.trim(), "time": time});
-    let exe = read_link("/proc/self/exe").expect("the own path");
+    let stamp = json!({"build": build(own), "pid": pid, "caller": caller.trim(), "time": time});
     let new = state.join(format!(".init.{}", std::process::id()));
     write(&new, stamp.to_string()).unwrap_or_else(|e| panic!("stamp of {}: {e}", exe.display()));
     rename(&new, state.join("init.json")).expect("put the stamp in place");

@@ -8,6 +8,7 @@
 )]
 
 pub mod eye;
+pub mod killer;
 
 use serde_json::json;
 use std::fs::{Permissions, create_dir_all, hard_link, read, set_permissions, write};
@@ -16,7 +17,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// Longer than anything here takes on a loaded machine.
@@ -68,9 +69,9 @@ impl Node {
         let mut program = read(example("driver-stand-in")).unwrap();
         let own = json!({"build": build, "answer": answer, "state": self.state});
         program.extend(format!("\nSTAND-IN {own}").bytes());
-        let path = self.path(&format!("image-{build}"));
-        write(&path, program).unwrap();
-        set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+        let (parts, path) = (self.path("parts"), self.path(&format!("image-{build}")));
+        write(&parts, program).unwrap();
+        copy_program(&parts, &path);
         path
     }
 
@@ -112,7 +113,7 @@ impl Node {
         let program = self.path("bin/kubelet");
         create_dir_all(program.parent().unwrap()).unwrap();
         if !program.exists() && hard_link(example("kubelet-stand-in"), &program).is_err() {
-            std::fs::copy(example("kubelet-stand-in"), &program).unwrap();
+            copy_program(&example("kubelet-stand-in"), &program);
         }
         let mut command = Command::new(program);
         command.args(args).arg("--watch").arg(&self.plugins);
@@ -148,10 +149,57 @@ impl Node {
     }
 }
 
+/// Makes the program `to` from the bytes of `from`. Another process writes it: one of this process's
+/// threads may be about to start a program, which has the file open for a moment, too, and then
+/// nobody can run it.
+#[track_caller]
+pub fn copy_program(from: &Path, to: &Path) {
+    let mut command = Command::new("install");
+    let status = command.args(["--mode", "0755"]).args([from, to]).status();
+    assert!(status.unwrap().success());
+}
+
 /// The installer, with an empty environment.
 pub fn installer(word: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_oss-installer"));
     command.env_clear().arg(word).stdin(Stdio::null());
+    command
+}
+
+impl Drop for Node {
+    /// Unmounts what the test has mounted in the node, so that its directory can be removed.
+    fn drop(&mut self) {
+        let table = std::fs::read_to_string("/proc/thread-self/mountinfo").unwrap_or_default();
+        let points = table.lines().filter_map(|line| line.split(' ').nth(4));
+        let own = points.filter(|point| Path::new(point).starts_with(self.directory.path()));
+        for point in own.collect::<Vec<_>>().into_iter().rev() {
+            // With one above it, it may be gone already.
+            let _ = nix::mount::umount2(point, nix::mount::MntFlags::MNT_DETACH);
+        }
+    }
+}
+
+/// The installer for `driver` beside the booted `node`, as in a Pod with hostPID; `image` has its view
+/// of the node's /proc.
+pub fn beside(node: &node::Node, image: &Node, word: &str, driver: &Path) -> Command {
+    image.show_process("1", node.pid1());
+    // systemd talks to who is in its pid namespace.
+    let mut command = Command::new("nsenter");
+    command
+        .env_clear()
+        .env("PATH", "/usr/bin:/bin")
+        .stdin(Stdio::null())
+        .args(["--pid", "--no-fork", "--target"])
+        .arg(node.pid1().to_string())
+        .arg("--")
+        .arg(installer(word).get_program())
+        .arg(word)
+        .arg("--driver")
+        .arg(driver)
+        .arg("--host-root")
+        .arg(format!("/proc/{}/root", node.pid1()))
+        .arg("--proc")
+        .arg(image.path("proc"));
     command
 }
 
@@ -242,10 +290,37 @@ impl Process {
         self.read_until(text).pop().unwrap()
     }
 
+    /// Comes back once the process waits for the lock of a file (proc_locks(5)).
+    #[track_caller]
+    pub fn await_lock(&self) {
+        let pid = self.id().to_string();
+        let waits =
+            |line: &str| line.contains("->") && line.split_whitespace().any(|word| word == pid);
+        self.look_until("it waits for a lock", || {
+            let locks = std::fs::read_to_string("/proc/locks").unwrap();
+            locks.lines().any(waits)
+        });
+    }
+
+    /// Comes back once `is_so`, of which nothing tells.
+    #[track_caller]
+    pub fn look_until(&self, what: &str, is_so: impl Fn() -> bool) {
+        let since = Instant::now();
+        while !is_so() {
+            assert!(since.elapsed() < PATIENCE, "not seen: {what}");
+            std::thread::yield_now();
+        }
+    }
+
     /// Asks the process to end, and returns whether it ended well, with the rest of its lines.
     pub fn terminate(&mut self) -> (bool, Vec<String>) {
         let pid = nix::unistd::Pid::from_raw(self.child.id().cast_signed());
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+        self.finish()
+    }
+
+    /// Waits until it has ended, and returns whether it ended well, with the rest of its lines.
+    pub fn finish(&mut self) -> (bool, Vec<String>) {
         let status = self.child.wait().unwrap();
         (status.success(), self.lines.iter().collect())
     }

@@ -1,0 +1,157 @@
+//! The driver's state directory, as far as the installer has to do with it (the driver's
+//! `src/volume.rs` says what is in it): closed to others, noted to be drained, and taken away.
+
+use crate::args::Settings;
+use crate::host::Host;
+use crate::{node, packages, ready};
+use anyhow::{Context as _, Result};
+use nix::fcntl::{Flock, FlockArg};
+use std::fs::{File, Permissions};
+use std::io::ErrorKind;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+/// While it is there, the driver mounts nothing.
+const DRAIN: &str = "drain";
+/// Which boot of the node the rest is of.
+const BOOT: &str = "boot";
+/// A file for each target that a call of the driver is busy with, which the call has locked.
+const LOCKS: &str = "locks";
+/// A directory for each volume, with a file `lock`, a directory `targets` of files that hold the
+/// targets which show it, its key, and more.
+const VOLUMES: &str = "volumes";
+
+/// Makes the state directory root's alone, as the driver expects it, where it is there already:
+/// kubelet makes a directory that it mounts into a Pod for all to read.
+pub(crate) fn close(settings: &Settings) {
+    let root = settings.host_root.as_deref().unwrap_or(Path::new("/"));
+    let closed = Host::new(root)
+        .locate(&settings.state_dir)
+        .and_then(|place| std::fs::set_permissions(place, Permissions::from_mode(0o700)));
+    match closed {
+        Err(e) if e.kind() != ErrorKind::NotFound => {
+            log::warn!("set the mode of {}: {e}", settings.state_dir.display());
+        }
+        _ => {}
+    }
+}
+
+/// Lets the driver mount nothing from here on, not even in a call that runs already.
+pub(crate) fn drain(settings: &Settings, host: &Host) -> Result<()> {
+    node::put(host, &settings.state_dir.join(DRAIN), b"", 0o600, 0o700)?;
+    // A call looks for the note when it has the lock of its target; who has it now may not have
+    // seen the note.
+    wait_for_calls(settings, host)
+}
+
+/// Lets the driver mount again, if it was kept from it.
+pub(crate) fn end_drain(settings: &Settings, host: &Host) {
+    let ended = host
+        .locate(&settings.state_dir.join(DRAIN))
+        .and_then(std::fs::remove_file);
+    match ended {
+        Ok(()) => log::warn!("the node was being drained for an uninstall: that is over"),
+        Err(e) if e.kind() == ErrorKind::NotFound => {}
+        Err(e) => log::warn!("end the draining of this node: {e}"),
+    }
+}
+
+/// Waits for the calls that run now. Each ends by its own deadline at the latest.
+pub(crate) fn wait_for_calls(settings: &Settings, host: &Host) -> Result<()> {
+    for file in list(&node::locate(host, &settings.state_dir.join(LOCKS))?)? {
+        let _ = lock(&file)?;
+    }
+    Ok(())
+}
+
+/// The targets that are noted to show a volume, mounted or not. A note that cannot be read is not
+/// one of the driver's.
+pub(crate) fn targets(settings: &Settings, host: &Host) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for volume in list(&volumes(settings, host)?)? {
+        let notes = list(&volume.join("targets"))?;
+        found.extend(
+            notes
+                .iter()
+                .filter(|note| note.extension().is_none())
+                .filter_map(|note| std::fs::read_to_string(note).ok()),
+        );
+    }
+    Ok(found)
+}
+
+/// Where the volumes have their places, seen from here.
+pub(crate) fn volumes(settings: &Settings, host: &Host) -> Result<PathBuf> {
+    node::locate(host, &settings.state_dir.join(VOLUMES))
+}
+
+/// Whether any volume has a place.
+pub(crate) fn has_volumes(settings: &Settings, host: &Host) -> Result<bool> {
+    Ok(!list(&volumes(settings, host)?)?.is_empty())
+}
+
+/// Removes all that the driver and the installer have written there, keys first. Nothing may be
+/// mounted below it. Calls that are still busy are waited for.
+pub(crate) fn remove(settings: &Settings, host: &Host) -> Result<()> {
+    for volume in list(&volumes(settings, host)?)? {
+        let _busy = lock(&volume.join("lock"))?;
+        removed(std::fs::remove_dir_all(&volume), &volume)?;
+    }
+    for file in list(&node::locate(host, &settings.state_dir.join(LOCKS))?)? {
+        let _busy = lock(&file)?;
+        removed(std::fs::remove_file(&file), &file)?;
+    }
+    for name in [ready::STAMP, BOOT, DRAIN] {
+        let file = settings.state_dir.join(name);
+        // As the driver calls what it has not finished writing.
+        node::remove(host, &file.with_extension("new"))?;
+        node::remove(host, &file)?;
+    }
+    for name in packages::COPIES {
+        node::remove(host, &settings.state_dir.join(name))?;
+    }
+    for name in [VOLUMES, LOCKS, ""] {
+        node::remove_empty(host, Some(&settings.state_dir.join(name)));
+    }
+    Ok(())
+}
+
+/// An error unless what is at `path` is gone, now or before.
+fn removed(result: std::io::Result<()>, path: &Path) -> Result<()> {
+    match result {
+        Err(e) if e.kind() != ErrorKind::NotFound => {
+            Err(e).with_context(|| format!("remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The lock of the file at `path`, once no call of the driver has it; nothing where there is no
+/// such file: its call has ended.
+fn lock(path: &Path) -> Result<Option<Flock<File>>> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            return Ok(None);
+        }
+        Err(e) => return Err(e).with_context(|| format!("open {}", path.display())),
+    };
+    Flock::lock(file, FlockArg::LockExclusive)
+        .map(Some)
+        .map_err(|(_, e)| e)
+        .with_context(|| format!("wait for the call that has {}", path.display()))
+}
+
+/// What is in the directory at `path`; nothing where there is none.
+fn list(path: &Path) -> Result<Vec<PathBuf>> {
+    let says = || format!("list {}", path.display());
+    let entries = match std::fs::read_dir(path) {
+        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            return Ok(Vec::new());
+        }
+        entries => entries.with_context(says)?,
+    };
+    entries
+        .map(|entry| entry.map(|entry| entry.path()).with_context(says))
+        .collect()
+}

@@ -1,0 +1,218 @@
+//! The full shape: the host is reached through the root of its first process.
+
+use crate::dist::Image;
+use crate::host::{self, Host};
+use crate::kubelet::{self, Kubelet};
+use crate::manifest::PodSpec;
+use crate::oci;
+use crate::pod::Pod;
+use crate::volume::{CONFIG, Volume};
+use std::collections::BTreeSet;
+
+const PLUGINS: &str = "/var/lib/kubelet/volumeplugins";
+/// What the installer and the driver may change, and nobody else does.
+const WATCHED: [&str; 6] = [
+    "/etc",
+    "/opt",
+    "/run/alicloud-oss",
+    "/run/systemd/system",
+    "/usr",
+    PLUGINS,
+];
+
+/// The Pod with a node configuration for the host.
+fn spec(host: &Host) -> PodSpec {
+    let directory = oci::config_map("node");
+    host.write(&format!("{directory}/config.json"), CONFIG);
+    PodSpec::of_overlay("full")
+        .config_map("node", "/node")
+        .env("OSS_INSTALLER_CONFIG", "/node/config.json")
+}
+
+#[test]
+#[ignore = "needs root, /dev/fuse, debootstrap and runc"]
+fn the_full_pod_serves_a_node_with_systemd_and_leaves_it_as_it_was() {
+    if host::skip() {
+        return;
+    }
+    let host = Host::systemd();
+    let node = host.node();
+    kubelet::install(&host);
+    host.write("/etc/updatedb.conf", "PRUNEFS=\"NFS proc\"\n");
+    let unit = format!(
+        "[Service]\nExecStartPre=/bin/mkdir -p {PLUGINS}\n\
+         ExecStart=/usr/bin/kubelet --volume-plugin-dir={PLUGINS} --watch {PLUGINS}\n"
+    );
+    node.write_unit("kubelet.service", &unit).unwrap();
+    node.systemctl(&["start", "kubelet"]).unwrap();
+    // systemctl runs within the Pod's memory.
+    let unit = "[Service]\nExecStart=/bin/true %i\n";
+    host.write(
+        &format!("{}/image-test@.service", oci::config_map("node")),
+        unit,
+    );
+    let spec = spec(&host).env("OSS_INSTALLER_UNIT", "/node/image-test@.service");
+    let before = host.files(&WATCHED);
+
+    let image = Image::release();
+    let pod = Pod::start(&host, &spec, &image);
+    let log = pod.read_until("note: s3fs ").join("\n");
+    pod.wait_ready();
+    assert!(
+        log.contains(&format!("installed {PLUGINS}/alicloud~oss/oss")),
+        "{log}"
+    );
+    assert!(
+        log.contains("--volume-plugin-dir of kubelet (pid "),
+        "{log}"
+    );
+    assert!(
+        log.contains("installed /etc/alicloud-oss/config.json"),
+        "{log}"
+    );
+    assert!(log.contains("changed /etc/updatedb.conf"), "{log}");
+    assert!(!log.contains("WARN") && !log.contains("ERROR"), "{log}");
+
+    let state = node.property("image-test@x.service", "LoadState");
+    assert_eq!(state.unwrap(), "loaded");
+
+    // The installed driver serves a volume, and systemd its daemon.
+    let volume = Volume::mount(&host, PLUGINS, "uid-1");
+    let containers = ["private", "slave"].map(|kind| volume.container(kind));
+    let daemon = volume.daemon();
+    let units = || {
+        node.systemctl(&["list-units", "--plain", "--no-legend", "alicloud-oss@*"])
+            .unwrap()
+    };
+    assert!(units().contains("active running"), "{}", units());
+    volume.kill_daemon();
+    for container in &containers {
+        host.wait_until("the volume is healed", || {
+            std::fs::read(&container.file).is_ok_and(|content| content == b"content")
+        });
+    }
+    assert_ne!(volume.daemon(), daemon);
+    drop(containers);
+    pod.assert_within_memory(&spec);
+    let (status, log) = pod.terminate();
+    assert_eq!(status, Some(0), "{log:#?}");
+
+    // With a volume the driver stays, or is removed behind the last one.
+    let (status, log) = Pod::start(&host, &spec.clone().words(&["uninstall"]), &image).wait();
+    let log = log.join("\n");
+    assert_eq!(status, Some(1), "{log}");
+    assert!(
+        log.contains("1 volumes are mounted, and only the driver can unmount them"),
+        "{log}"
+    );
+    assert_eq!(std::fs::read(volume.file()).unwrap(), b"content");
+    let draining = Pod::start(&host, &spec.words(&["uninstall", "--drain"]), &image);
+    draining.read_until("waiting for volume \"data\" of Pod with uid uid-1");
+    volume.unmount();
+    let (status, log) = draining.wait();
+    assert_eq!(status, Some(0), "{log:#?}");
+    assert!(
+        log.last().unwrap().contains("removed the driver"),
+        "{log:#?}"
+    );
+    assert_eq!(units(), "");
+    let after = host.files(&WATCHED);
+    let all: BTreeSet<_> = before.keys().chain(after.keys()).collect();
+    let differ = all
+        .iter()
+        .filter(|path| before.get(**path) != after.get(**path));
+    let differ: Vec<_> = differ.collect();
+    assert!(differ.is_empty(), "{differ:#?}");
+}
+
+#[test]
+#[ignore = "needs root, /dev/fuse, debootstrap and runc"]
+fn the_full_pod_heals_where_no_systemd_runs() {
+    if host::skip() {
+        return;
+    }
+    let host = Host::bare();
+    let mut kubelet = Kubelet::start(&host, PLUGINS);
+    let spec = spec(&host).env("OSS_INSTALLER_PERIOD", "1");
+    let pod = Pod::start(&host, &spec, &Image::release());
+    kubelet.process.wait_for("init alicloud~oss ok");
+    pod.wait_ready();
+    let volume = Volume::mount(&host, PLUGINS, "uid-1");
+    let containers = ["private", "slave"].map(|kind| volume.container(kind));
+    for _ in 0..2 {
+        let daemon = volume.daemon();
+        volume.kill_daemon();
+        let log = pod.read_until("a new daemon serves it").join("\n");
+        assert!(!log.contains("WARN") && !log.contains("ERROR"), "{log}");
+        for container in &containers {
+            assert_eq!(std::fs::read(&container.file).unwrap(), b"content");
+        }
+        assert_ne!(volume.daemon(), daemon);
+    }
+    // One that hangs is ended where the node configuration says so.
+    let hung = volume.daemon();
+    host.run(&["kill", "-STOP", &hung]);
+    pod.read_until("a new daemon serves it");
+    assert_ne!(volume.daemon(), hung);
+    // The daemon is the host's, not the Pod's.
+    let of = |pid: &str, name: &str| host.path(format!("/proc/{pid}/{name}"));
+    let daemon = volume.daemon();
+    let cgroup = |pid: &str| std::fs::read_to_string(of(pid, "cgroup")).unwrap();
+    assert_eq!(cgroup(&daemon), cgroup("1"));
+    let score = std::fs::read_to_string(of(&daemon, "oom_score_adj")).unwrap();
+    assert_eq!(
+        score.trim(),
+        "0",
+        "the Pod's protection from the out-of-memory killer is its own"
+    );
+    for name in ["cgroup", "ipc", "mnt", "net", "pid", "uts"] {
+        let namespace = |pid: &str| std::fs::read_link(of(pid, &format!("ns/{name}"))).unwrap();
+        assert_eq!(namespace(&daemon), namespace("1"), "{name}");
+    }
+    pod.assert_within_memory(&spec);
+    let (status, log) = pod.terminate();
+    assert_eq!(status, Some(0), "{log:#?}");
+    assert_eq!(volume.daemon(), daemon);
+    assert_eq!(std::fs::read(volume.file()).unwrap(), b"content");
+    drop(containers);
+    volume.unmount();
+}
+
+#[test]
+#[ignore = "needs root, /dev/fuse, debootstrap and runc"]
+fn the_full_pod_needs_each_of_its_capabilities() {
+    if host::skip() {
+        return;
+    }
+    let host = Host::bare();
+    let mut kubelet = Kubelet::start(&host, PLUGINS);
+    let (spec, image) = (spec(&host), Image::release());
+    let pod = Pod::start(&host, &spec, &image);
+    kubelet.process.wait_for("init alicloud~oss ok");
+    pod.wait_ready();
+    drop(pod);
+    let volume = Volume::mount(&host, PLUGINS, "uid-1");
+    let _container = volume.container("private");
+    volume.kill_daemon();
+    let needed = [
+        // To look into /proc/PID/root.
+        ("SYS_PTRACE", "the capability SYS_PTRACE is needed"),
+        // To enter namespaces; a mount namespace needs both.
+        ("SYS_ADMIN", "enter /proc/1/ns/mnt: EPERM"),
+        ("SYS_CHROOT", "enter /proc/1/ns/mnt: EPERM"),
+        // To heal where a container's user keeps others out.
+        (
+            "DAC_OVERRIDE",
+            "/home/private/data: open /home/private/data: EACCES",
+        ),
+    ];
+    assert_eq!(spec.added(), needed.map(|(capability, _)| capability));
+    for (capability, text) in needed {
+        let pod = Pod::start(&host, &spec.clone().without(capability), &image);
+        pod.read_until(text);
+    }
+    let pod = Pod::start(&host, &spec, &image);
+    pod.read_until("its daemon serves it, 1 mounts of a dead daemon replaced");
+    drop(pod);
+    volume.unmount();
+}

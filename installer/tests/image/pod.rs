@@ -1,0 +1,245 @@
+//! A Pod as kubelet starts it: its hostPaths are made, its container is run by runc inside the
+//! host, its log read, its readiness probe run in the container.
+
+use crate::dist::Image;
+use crate::host::Host;
+use crate::manifest::PodSpec;
+use crate::oci;
+use crate::support::PATIENCE;
+use std::fs::{DirBuilder, create_dir_all, read_to_string, write};
+use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+/// How the names of Pods begin; behind it the test process's id.
+pub const PREFIX: &str = "oss-test-pod-";
+
+/// A running Pod; it is removed when it is dropped.
+pub struct Pod<'a> {
+    host: &'a Host,
+    id: String,
+    probe: Vec<String>,
+    /// runc, which stays in the foreground as long as the container runs.
+    runc: Child,
+    log: Receiver<String>,
+    /// When the container was asked for.
+    pub started: Instant,
+}
+
+impl<'a> Pod<'a> {
+    pub fn start(host: &'a Host, spec: &PodSpec, image: &Image) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let id = format!("{PREFIX}{}-{count}", std::process::id());
+        for volume in spec.0["volumes"].as_array().into_iter().flatten() {
+            let place = host.path(oci::source(volume));
+            match volume["hostPath"]["type"].as_str() {
+                // As kubelet does (`pkg/volume/hostpath`).
+                Some("DirectoryOrCreate") => {
+                    let mut builder = DirBuilder::new();
+                    builder.recursive(true).mode(0o755).create(&place).unwrap();
+                }
+                None if volume["configMap"]["optional"] == true => create_dir_all(&place).unwrap(),
+                None | Some("Directory") => assert!(place.is_dir(), "{}", place.display()),
+                other => panic!("{other:?}"),
+            }
+        }
+        let bundle = format!("/run/pods/{id}");
+        let root = host.path(&bundle).join("rootfs");
+        create_dir_all(&root).unwrap();
+        image.unpack(&root);
+        let config = oci::config(spec, &format!("/{id}"));
+        write(host.path(&bundle).join("config.json"), config.to_string()).unwrap();
+        let probe = spec.container()["readinessProbe"]["exec"]["command"]
+            .as_array()
+            .unwrap();
+        let started = Instant::now();
+        let mut runc = runc(host)
+            .args(["run", "--bundle", &bundle, &id])
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let output = BufReader::new(runc.stderr.take().unwrap());
+        let (sender, log) = channel();
+        std::thread::spawn(move || {
+            output
+                .lines()
+                .map_while(Result::ok)
+                .try_for_each(|line| sender.send(line))
+        });
+        let probe = probe
+            .iter()
+            .map(|word| word.as_str().unwrap().to_owned())
+            .collect();
+        Self {
+            host,
+            id,
+            probe,
+            runc,
+            log,
+            started,
+        }
+    }
+
+    /// The lines of the Pod's log up to the first one with `text` in it.
+    #[track_caller]
+    pub fn read_until(&self, text: &str) -> Vec<String> {
+        let (mut lines, deadline) = (
+            Vec::new(),
+            Instant::now() + PATIENCE / if text == "HH" { 20 } else { 1 },
+        );
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.log.recv_timeout(left) {
+                Ok(line) => lines.push(line),
+                Err(_) if text == "HH" => return lines,
+                Err(e) => panic!("{e} while waiting for {text:?}, after {lines:#?}"),
+            }
+            if lines.last().is_some_and(|line| line.contains(text)) {
+                return lines;
+            }
+        }
+    }
+
+    /// Runs the readiness probe, and returns whether the Pod is ready, and what the probe said.
+    pub fn probe(&self) -> (bool, String) {
+        let Output {
+            status,
+            stderr,
+            stdout,
+        } = runc(self.host)
+            .args(["exec", &self.id])
+            .args(&self.probe)
+            .output()
+            .unwrap();
+        let said = String::from_utf8(stdout).unwrap() + &String::from_utf8(stderr).unwrap();
+        (status.success(), said)
+    }
+
+    /// Probes until the Pod is ready.
+    #[track_caller]
+    pub fn wait_ready(&self) {
+        loop {
+            let (ready, said) = self.probe();
+            if ready {
+                return;
+            }
+            assert!(self.started.elapsed() < PATIENCE, "not ready: {said}");
+        }
+    }
+
+    /// Ends the Pod as kubelet does, with SIGTERM, and returns its exit status with the rest of
+    /// its log.
+    #[track_caller]
+    pub fn terminate(mut self) -> (Option<i32>, Vec<String>) {
+        let killed = runc(self.host)
+            .args(["kill", &self.id, "TERM"])
+            .output()
+            .unwrap();
+        assert!(
+            killed.status.success(),
+            "{}",
+            String::from_utf8_lossy(&killed.stderr)
+        );
+        self.finish()
+    }
+
+    /// Waits for the container's own end; its exit status and the rest of its log.
+    pub fn wait(mut self) -> (Option<i32>, Vec<String>) {
+        self.finish()
+    }
+
+    fn finish(&mut self) -> (Option<i32>, Vec<String>) {
+        let status = self.runc.wait().unwrap();
+        (status.code(), self.log.iter().collect())
+    }
+
+    /// The container's first process, in the host's numbers.
+    pub fn pid(&self) -> u32 {
+        let output = runc(self.host).args(["state", &self.id]).output().unwrap();
+        let state: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        u32::try_from(state["pid"].as_u64().unwrap()).unwrap()
+    }
+
+    /// The text of `/proc/PID/NAME` of the container's first process.
+    pub fn proc(&self, name: &str) -> String {
+        read_to_string(self.host.path(format!("/proc/{}/{name}", self.pid()))).unwrap()
+    }
+
+    /// What the Pod's cgroup says in the file `v1` of `controller`'s hierarchy, or, where all
+    /// controllers have one, in `v2`.
+    fn cgroup(&self, controller: &str, v1: &str, v2: &str) -> String {
+        let cgroups = self.proc("cgroup");
+        let own = |wanted: &str| {
+            let mut lines = cgroups
+                .lines()
+                .filter_map(|line| line.split_once(':')?.1.split_once(':'));
+            let line = lines.find(|(names, _)| names.split(',').any(|name| name == wanted));
+            line.map(|(names, path)| {
+                Path::new("/sys/fs/cgroup")
+                    .join(names)
+                    .join(path.trim_start_matches('/'))
+            })
+        };
+        let file = match own(controller) {
+            Some(directory) => directory.join(v1),
+            None => own("").unwrap().join(v2),
+        };
+        read_to_string(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display()))
+    }
+
+    /// The processor time of all that ran in the Pod.
+    pub fn cpu_time(&self) -> Duration {
+        let text = self.cgroup("cpuacct", "cpuacct.usage", "cpu.stat");
+        match text.trim().parse() {
+            Ok(nanoseconds) => Duration::from_nanos(nanoseconds),
+            Err(_) => {
+                let mut lines = text
+                    .lines()
+                    .filter_map(|line| line.strip_prefix("usage_usec "));
+                Duration::from_micros(lines.next().unwrap().parse().unwrap())
+            }
+        }
+    }
+
+    /// The most memory that the Pod has had, everything that ran in it included, in bytes.
+    pub fn memory_peak(&self) -> u64 {
+        self.cgroup("memory", "memory.max_usage_in_bytes", "memory.peak")
+            .trim()
+            .parse()
+            .unwrap()
+    }
+
+    /// Checks that the manifest's limit holds and ended nothing in the Pod.
+    #[track_caller]
+    pub fn assert_within_memory(&self, spec: &PodSpec) {
+        let limit = self.cgroup("memory", "memory.limit_in_bytes", "memory.max");
+        let wanted = spec.container()["resources"]["limits"]["memory"]
+            .as_str()
+            .unwrap();
+        assert_eq!(limit.trim(), crate::manifest::bytes(wanted).to_string());
+        let events = self.cgroup("memory", "memory.oom_control", "memory.events");
+        assert!(events.lines().any(|line| line == "oom_kill 0"), "{events}");
+    }
+}
+
+impl Drop for Pod<'_> {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = runc(self.host)
+            .args(["delete", "--force", &self.id])
+            .output();
+        let _ = self.runc.kill();
+        let _ = self.runc.wait();
+    }
+}
+
+fn runc(host: &Host) -> Command {
+    let mut command = host.command("/usr/sbin/runc");
+    command.args(["--root", "/run/runc"]);
+    command
+}
