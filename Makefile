@@ -6,10 +6,13 @@ TARGET ?= $(shell uname -m)-unknown-linux-gnu
 RELEASE = target/$(TARGET)/release
 # One static file. At a fixed address it needs no relocations: a tenth of its size and of the time
 # that a call takes to start, against the randomised address of a program without unsafe code.
-STATIC = -C target-feature=+crt-static -C relocation-model=static
+STATIC = -C target-feature=+crt-static -C relocation-model=static $(REMAP)
+# The same bytes wherever they are built: panics name sources.
+REMAP = --remap-path-prefix=$(CURDIR)=/src --remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=/cargo
 # What the tests and the demo use besides Rust.
 PACKAGES = gcc libc6-dev iproute2 procps s3fs
-TEST_PACKAGES = $(PACKAGES) busybox-static debootstrap runc systemd-container util-linux
+TEST_PACKAGES = $(PACKAGES) busybox-static debootstrap golang-github-containers-common rpm runc \
+	systemd-container util-linux
 # Tests that need root are marked as ignored; in CI nothing may be left out.
 IGNORED = $(if $(or $(CI),$(shell [ "$$(id -u)" = 0 ] && [ -c /dev/fuse ] && echo yes)),--include-ignored)
 
@@ -21,8 +24,8 @@ build: ## Release binaries at dist/: static files for any node
 	install -D $(RELEASE)/oss $(RELEASE)/oss-installer --target-directory dist
 
 .PHONY: test
-test: test-packages ## All tests, real mounts included (root and /dev/fuse; else those are ignored)
-	cargo test --locked --workspace --no-fail-fast -- $(IGNORED)
+test: test-packages build ## All tests, real mounts included (root and /dev/fuse; else those are ignored)
+	cargo test --locked --workspace --exclude alicloud-oss-flexvolume --no-fail-fast -- $(IGNORED)
 
 .PHONY: demo
 demo: packages build ## The driver called as kubelet calls it, on a store on loopback or a real bucket
@@ -30,9 +33,24 @@ demo: packages build ## The driver called as kubelet calls it, on a store on loo
 	tests/demo.sh dist/oss target/debug/s3-store
 
 .PHONY: bench
-bench: packages build ## Times side by side with the bare tools; writes tests/bench/README.md (root)
+bench: test-packages build ## Times side by side with the bare tools; writes tests/bench/README.md (root)
 	cargo build --locked --release --package bench --package store
 	target/release/bench --driver dist/oss --store target/release/s3-store --write
+
+.PHONY: instructions
+instructions: packages build ## Instruction counts of some calls against tests/bench/instructions.json (root)
+	@$(call install,valgrind)
+	cargo build --locked --release --package bench --package store
+	target/release/bench --driver dist/oss --store target/release/s3-store --check-instructions
+
+# How long, and from which seed; empty for a random one, which is printed.
+MINUTES ?= 60
+SEED ?=
+
+.PHONY: soak
+soak: packages build ## Pods, kills, faults and upgrades at random for MINUTES (60), from SEED (root)
+	cargo build --locked --package soak
+	target/debug/soak --driver dist/oss --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 # Kubernetes versions of the conformance tests; empty for all.
 KUBERNETES ?=
@@ -60,6 +78,8 @@ fuzz: ## The fuzz targets, FUZZ_SECONDS (30) each; a finding is left in target/f
 			-verbosity=0 -print_final_stats=1 -artifact_prefix=target/fuzz/$$target- \
 			target/fuzz/corpus/$$target tests/fuzz/corpus/$$target || exit 1; \
 	done
+
+include packaging/packages.mk
 
 .PHONY: lint
 lint: ## Formatting and clippy, without a warning
