@@ -1,14 +1,15 @@
 //! Instruction counts of calls, by valgrind's callgrind: they repeat where seconds do not, so a
 //! baseline of them can be kept in the repository. Environment, paths and file names are always the
-//! same, for their lengths count.
+//! same, for their lengths count, and of the machine's mounts only those are there that are needed:
+//! the driver reads the mount table.
 //!
 //! What a child process does is not in its parent's count: `/proc/self/exe` is valgrind under
 //! valgrind, so the driver's children cannot be started there. The probe is counted as a call of its
 //! own, under the name that makes the driver one (`src/child.rs`), and the mount of what is mounted
 //! already up to the probe's missing answer.
 
-use crate::namespace::Mounts;
-use crate::node::{CONFIG, CONFIG_VARIABLE, Node, SUCCESS};
+use crate::namespace::{self, Mounts};
+use crate::node::{CONFIG, CONFIG_VARIABLE, KUBELET, Node, ROOT, SUCCESS};
 use crate::options::Options;
 use crate::report;
 use crate::run;
@@ -30,8 +31,10 @@ const PROBE: &str = "/mnt/driver/oss-probe";
 /// The kept counts.
 #[derive(Debug, Serialize, Deserialize)]
 struct Baseline {
-    /// The valgrind that counted.
+    /// What counted.
     valgrind: String,
+    /// What the driver was built with.
+    compiler: String,
     counts: BTreeMap<String, u64>,
 }
 
@@ -40,11 +43,13 @@ pub(crate) fn check(options: &Options) -> Result<ExitCode> {
     let text = std::fs::read_to_string(report::file(FILE)).context("read instructions.json")?;
     let kept: Baseline = serde_json::from_str(&text).context("read instructions.json")?;
     let found = count(options)?;
-    if found.valgrind != kept.valgrind {
-        println!(
-            "{} counts; the baseline is by {}",
-            found.valgrind, kept.valgrind
-        );
+    for (found, kept) in [
+        (&found.valgrind, &kept.valgrind),
+        (&found.compiler, &kept.compiler),
+    ] {
+        if found != kept {
+            println!("{found} here; the baseline is by {kept}");
+        }
     }
     let mut failed = false;
     for (name, count) in &found.counts {
@@ -84,6 +89,7 @@ fn count(options: &Options) -> Result<Baseline> {
     for copy in [DRIVER, PROBE] {
         std::fs::copy(&options.driver, copy).context("copy the driver")?;
     }
+    namespace::leave_only(&["/", "/proc", "/dev", "/usr", ROOT, KUBELET])?;
     let refused = node.make_target(1)?;
     let mounted = node.make_target(2)?;
     let bad = node.options(0, json!({"otherOpts": "-o credential_process=/bin/true"}));
@@ -112,15 +118,15 @@ fn count(options: &Options) -> Result<Baseline> {
     }
     // As a check that it was mounted, and healthy, all the time.
     let answer = run::run(
-        &options.driver,
+        Path::new(DRIVER),
         &["mount", &mounted, &good],
         &[(CONFIG_VARIABLE, CONFIG)],
     )?;
     ensure!(answer.words == SUCCESS, "{}", answer.words);
-    node.unmount(2)?;
-    let valgrind = run::run(Path::new("/usr/bin/valgrind"), &["--version"], &[])?;
+    base.enter()?;
     Ok(Baseline {
-        valgrind: valgrind.words.trim().to_owned(),
+        valgrind: report::output("valgrind", &["--version"]),
+        compiler: report::output("rustc", &["--version"]),
         counts,
     })
 }

@@ -10,7 +10,9 @@
     reason = "a program for people: a table on stdout, what it is at on stderr"
 )]
 
+mod agent;
 mod bare;
+mod container;
 mod data;
 mod instructions;
 mod measure;
@@ -34,6 +36,8 @@ fn main() -> Result<ExitCode> {
     let mut arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
     match arguments.first().and_then(|word| word.to_str()) {
         Some(peak::WORD) => peak::run(&arguments[1..]),
+        Some(agent::WORD) => agent::run(&arguments[1..]),
+        Some(container::WORD) => container::run(&arguments[1..]),
         Some(namespace::WORD) => {
             arguments.remove(0);
             namespace::settle()?;

@@ -5,6 +5,7 @@ mod crowd;
 mod growth;
 mod memory;
 mod path;
+mod systemd;
 
 use crate::namespace::Mounts;
 use crate::node::Node;
@@ -33,8 +34,7 @@ impl Bench<'_> {
     }
 }
 
-/// A group: its name, and what gives its rows. Mounts under systemd and the healing of dead ones
-/// belong here as groups of their own.
+/// A group: its name, and what gives its rows.
 type Group = (
     &'static str,
     fn(&Bench<'_>, &mut Results) -> Result<Vec<Row>>,
@@ -43,6 +43,7 @@ type Group = (
 const GROUPS: &[Group] = &[
     ("init", calls::rows),
     ("mounts and unmounts, among other mounts", growth::rows),
+    ("mounts and dead daemons under systemd", systemd::rows),
     ("memory and size", memory::rows),
     ("many Pods at once", crowd::rows),
     ("reading and writing", path::rows),

@@ -3,7 +3,8 @@
 //! 1, whatever ends that (pid_namespaces(7)).
 
 use anyhow::{Context as _, Result, ensure};
-use nix::mount::{MsFlags, mount};
+use nix::errno::Errno;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
@@ -68,6 +69,24 @@ pub(crate) fn bind(source: &Path, path: &Path) -> Result<()> {
 pub(crate) fn change(path: &str, flags: MsFlags) -> Result<()> {
     let none = None::<&str>;
     mount(none, path, none, flags, none).with_context(|| format!("change the mount {path}"))
+}
+
+/// Takes all mounts away but those at `points`, in this thread's mount namespace.
+pub(crate) fn leave_only(points: &[&str]) -> Result<()> {
+    let table = std::fs::read_to_string("/proc/thread-self/mountinfo").context("read mountinfo")?;
+    let others = table
+        .lines()
+        .filter_map(|line| line.split(' ').nth(4))
+        .filter(|point| !points.contains(point));
+    // What is on top comes last in the table.
+    for point in others.collect::<Vec<_>>().iter().rev() {
+        match umount2(*point, MntFlags::MNT_DETACH) {
+            // It went with the mount that it was on.
+            Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => {}
+            Err(e) => return Err(e).with_context(|| format!("unmount {point}")),
+        }
+    }
+    Ok(())
 }
 
 /// A mount namespace that this thread can be in.

@@ -1,4 +1,4 @@
-//! A node to measure on: a mount namespace with a kubelet directory, a node configuration, as many
+//! A node to measure on: mounts with a kubelet directory, a node configuration, as many
 //! other mounts as wanted, and the driver called as kubelet calls it. Every node has the same paths,
 //! for their lengths count.
 
@@ -8,15 +8,18 @@ use crate::store::{KEY_ID, SECRET, bucket};
 use anyhow::{Context as _, Result, ensure};
 use nix::mount::MsFlags;
 use serde_json::{Value, json};
+use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// Where a node's own file system is mounted. Nothing of it is ever written to the machine.
 pub(crate) const ROOT: &str = "/mnt";
 /// The node configuration, and the variable that names it.
 pub(crate) const CONFIG: &str = "/mnt/config.json";
 pub(crate) const CONFIG_VARIABLE: &str = "OSS_FLEXVOLUME_CONFIG";
-const KUBELET: &str = "/mnt/kubelet";
+/// What the driver knows of its volumes.
+const STATE: &str = "/mnt/state";
+pub(crate) const KUBELET: &str = "/mnt/kubelet";
 /// Where daemons have their temporary files: in memory, for a disk's moods are not compared here.
 pub(crate) const TEMPORARY: &str = "/mnt/tmp";
 /// The answer to a call that succeeded.
@@ -33,11 +36,21 @@ impl Node {
     /// A node in a copy of `base`, with `others` mounts that are not the driver's. This thread is
     /// on it from now on.
     pub(crate) fn new(base: &Mounts, driver: &Path, url: &str, others: usize) -> Result<Self> {
-        let node = Self {
-            mounts: base.copy()?,
-            driver: driver.to_owned(),
-            url: url.to_owned(),
-        };
+        Self::lay_out(base.copy()?, driver, url, others, "direct")
+    }
+
+    /// A node of the machine that systemd runs here, in the mounts that it shows to its services.
+    pub(crate) fn under_systemd(driver: &Path, url: &str) -> Result<Self> {
+        Self::lay_out(Mounts::current()?, driver, url, 0, "unit")
+    }
+
+    fn lay_out(
+        mounts: Mounts,
+        driver: &Path,
+        url: &str,
+        others: usize,
+        launcher: &str,
+    ) -> Result<Self> {
         ensure!(
             !driver.starts_with(ROOT),
             "the driver lies below {ROOT}, where nodes are laid out: copy it elsewhere"
@@ -45,9 +58,9 @@ impl Node {
         namespace::fresh("tmpfs", Path::new(ROOT))?;
         let config = json!({
             "ossfs": "s3fs",
-            "stateDir": "/mnt/state",
+            "stateDir": STATE,
             "logFile": "/mnt/log/oss.log",
-            "launcher": "direct",
+            "launcher": launcher,
             "allowedOptions": [format!("tmpdir={TEMPORARY}")],
             "mountTimeoutSeconds": 300,
             "unmountTimeoutSeconds": 300,
@@ -56,9 +69,11 @@ impl Node {
         std::fs::create_dir(TEMPORARY).context("make a directory")?;
         let kubelet = Path::new(KUBELET);
         std::fs::create_dir(kubelet).context("make the kubelet directory")?;
-        namespace::bind(kubelet, kubelet)?;
-        // As under systemd.
-        namespace::change(KUBELET, MsFlags::MS_SHARED)?;
+        if launcher == "direct" {
+            namespace::bind(kubelet, kubelet)?;
+            // As under systemd, where every mount is.
+            namespace::change(KUBELET, MsFlags::MS_SHARED)?;
+        }
         let source = Path::new("/mnt/other");
         std::fs::create_dir(source).context("make a directory")?;
         for number in 0..others {
@@ -70,7 +85,11 @@ impl Node {
             std::fs::create_dir_all(&path).context("make a directory")?;
             namespace::bind(source, &path)?;
         }
-        Ok(node)
+        Ok(Self {
+            mounts,
+            driver: driver.to_owned(),
+            url: url.to_owned(),
+        })
     }
 
     /// Puts this thread on the node.
@@ -104,6 +123,26 @@ impl Node {
         let time = self.success(&["unmount", &target])?;
         std::fs::remove_dir(&target).context("remove TARGET")?;
         Ok(time)
+    }
+
+    /// Has the driver believe that the only volume was last seen to be served two seconds ago.
+    pub(crate) fn let_probe_pass(&self) -> Result<()> {
+        let note = Path::new(STATE)
+            .join("volumes")
+            .join(self.volume()?)
+            .join("probed");
+        let file = File::options().write(true).open(note);
+        file.and_then(|file| file.set_modified(SystemTime::now() - Duration::from_secs(2)))
+            .context("change the time of the driver's note of its last probe")
+    }
+
+    /// The name that the driver has for the only volume.
+    pub(crate) fn volume(&self) -> Result<String> {
+        let volumes = Path::new(STATE).join("volumes");
+        let entries = std::fs::read_dir(volumes).context("list the driver's volumes")?;
+        let names: Vec<_> = entries.flatten().map(|entry| entry.file_name()).collect();
+        ensure!(names.len() == 1, "there are {} volumes", names.len());
+        Ok(names[0].to_string_lossy().into_owned())
     }
 
     /// TARGET of a Pod's volume, made as kubelet makes it.

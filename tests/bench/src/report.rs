@@ -23,6 +23,14 @@ pub(crate) struct Level {
     pub(crate) bare_unmount: Summary,
 }
 
+/// Times from a daemon's death until that many containers have their volume again, in milliseconds.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Healed {
+    pub(crate) containers: usize,
+    pub(crate) gap: Summary,
+}
+
 /// All that a run has found.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -34,6 +42,7 @@ pub(crate) struct Results {
     quick: bool,
     pub(crate) rows: Vec<Row>,
     pub(crate) growth: Vec<Level>,
+    pub(crate) heal: Vec<Healed>,
 }
 
 impl Results {
@@ -45,6 +54,7 @@ impl Results {
             quick,
             rows: Vec::new(),
             growth: Vec::new(),
+            heal: Vec::new(),
         }
     }
 }
@@ -73,7 +83,7 @@ fn machine() -> String {
 }
 
 /// The first line that a command prints; empty if it does not.
-fn output(program: &str, arguments: &[&str]) -> String {
+pub(crate) fn output(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).output();
     let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
     text.unwrap_or_default()
@@ -121,12 +131,16 @@ pub(crate) fn table(results: &Results) -> String {
 fn cells(row: &Row) -> [String; 6] {
     let goal = match row.goal {
         Goal::Ratio(limit) => format!("≤ {limit} ×"),
-        Goal::Value(limit) => format!("≤ {limit}{}", suffix(row.unit)),
+        Goal::Value(limit) | Goal::P99(limit) => format!("≤ {limit}{}", suffix(row.unit)),
+        Goal::None => String::new(),
     };
     let beside = row.beside.as_ref();
     [
         row.name.clone(),
-        value(row.unit, &row.driver),
+        match (row.goal, row.driver.p99) {
+            (Goal::P99(_), Some(p99)) => number(row.unit, &row.driver, p99) + suffix(row.unit),
+            _ => value(row.unit, &row.driver),
+        },
         beside.map_or(String::new(), |beside| {
             format!("{}: {}", beside.name, value(row.unit, &beside.summary))
         }),
@@ -134,24 +148,30 @@ fn cells(row: &Row) -> [String; 6] {
             .map_or(String::new(), |ratio| format!("{ratio:.2}")),
         goal,
         match row.reached {
-            true => "reached".to_owned(),
-            false => "**not reached**".to_owned(),
+            Some(true) => "reached".to_owned(),
+            Some(false) => "**not reached**".to_owned(),
+            None => String::new(),
         },
     ]
 }
 
 /// A summary as text: the median, and the spread if there is any.
 fn value(unit: Unit, summary: &Summary) -> String {
-    let number = |value: f64| match unit {
-        Unit::Daemons => format!("{value:.0}"),
-        Unit::Milliseconds if summary.median >= 100.0 => format!("{value:.0}"),
-        _ => format!("{value:.2}"),
-    };
+    let number = |value| number(unit, summary, value);
     let (low, high) = (number(summary.p10), number(summary.p90));
-    let median = format!("{}{}", number(summary.median), suffix(unit));
+    let median = number(summary.median) + suffix(unit);
     match low == high {
         true => median,
         false => format!("{median} ({low} – {high})"),
+    }
+}
+
+/// A value of `summary` as text, as exact as its median is shown.
+fn number(unit: Unit, summary: &Summary, value: f64) -> String {
+    match unit {
+        Unit::Daemons => format!("{value:.0}"),
+        Unit::Milliseconds if summary.median >= 100.0 => format!("{value:.0}"),
+        _ => format!("{value:.2}"),
     }
 }
 
@@ -182,7 +202,7 @@ pub(crate) fn write(results: &Results) -> Result<()> {
     let text = replaced(&text, &table(results)).context("README.md has no place for the table")?;
     std::fs::write(&readme, text).context("write README.md")?;
     std::fs::write(file("results.json"), json(results)?).context("write results.json")?;
-    plot::draw(&results.growth, &file("growth.svg"))
+    plot::draw(results, &file("growth.svg"))
 }
 
 /// `text` with `table` in its place; nothing if it has none.

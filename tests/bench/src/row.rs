@@ -18,8 +18,12 @@ pub(crate) enum Unit {
 pub(crate) enum Goal {
     /// Times what stands next to it.
     Ratio(f64),
-    /// In the row's unit.
+    /// The median, in the row's unit.
     Value(f64),
+    /// The bound of the highest hundredth, in the row's unit.
+    P99(f64),
+    /// None: the row explains another one.
+    None,
 }
 
 /// What the driver is compared with.
@@ -40,7 +44,8 @@ pub(crate) struct Row {
     /// The driver's median over that beside it.
     pub(crate) ratio: Option<f64>,
     pub(crate) goal: Goal,
-    pub(crate) reached: bool,
+    /// Nothing where there is no goal.
+    pub(crate) reached: Option<bool>,
 }
 
 impl Row {
@@ -64,7 +69,7 @@ impl Row {
             }),
             ratio: Some(ratio),
             goal: Goal::Ratio(limit),
-            reached: ratio <= limit,
+            reached: Some(ratio <= limit),
         }
     }
 
@@ -77,7 +82,26 @@ impl Row {
             beside: None,
             ratio: None,
             goal: Goal::Value(limit),
-            reached: driver.median <= limit,
+            reached: Some(driver.median <= limit),
+        }
+    }
+
+    /// A row with a goal for the bound of the highest hundredth; nothing if there are too few samples.
+    pub(crate) fn p99(name: &str, unit: Unit, driver: Summary, limit: f64) -> Option<Self> {
+        let p99 = driver.p99?;
+        Some(Self {
+            goal: Goal::P99(limit),
+            reached: Some(p99 <= limit),
+            ..Self::value(name, unit, driver, limit)
+        })
+    }
+
+    /// The row without its goal.
+    pub(crate) fn without_goal(self) -> Self {
+        Self {
+            goal: Goal::None,
+            reached: None,
+            ..self
         }
     }
 

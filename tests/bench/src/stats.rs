@@ -1,10 +1,10 @@
 //! What is said of repeated measurements: the median, and the spread in which most of them lie.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// Measurements of one thing.
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Default, Clone, Serialize, Deserialize)]
 pub(crate) struct Samples(Vec<f64>);
 
 /// The middle of some measurements, and the bounds of the lowest and the highest tenth.
@@ -13,6 +13,9 @@ pub(crate) struct Summary {
     pub(crate) median: f64,
     pub(crate) p10: f64,
     pub(crate) p90: f64,
+    /// The bound of the highest hundredth; fewer samples than a hundred have none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) p99: Option<f64>,
     pub(crate) samples: usize,
 }
 
@@ -34,6 +37,7 @@ impl Samples {
             median: quantile(&sorted, 0.5),
             p10: quantile(&sorted, 0.1),
             p90: quantile(&sorted, 0.9),
+            p99: (sorted.len() >= 100).then(|| quantile(&sorted, 0.99)),
             samples: sorted.len(),
         }
     }
@@ -62,11 +66,14 @@ mod tests {
         }
         let summary = samples.summary();
         assert_eq!((summary.p10, summary.median, summary.p90), (2.0, 6.0, 10.0));
-        assert_eq!(summary.samples, 11);
+        assert_eq!((summary.samples, summary.p99), (11, None));
         assert_eq!(Samples::default().summary().median, 0.0);
         let mut two = Samples::default();
         two.add(1.0);
         two.add(2.0);
         assert_eq!(two.summary().median, 1.5);
+        let mut many = Samples::default();
+        (0..=200).for_each(|value| many.add(f64::from(value)));
+        assert_eq!(many.summary().p99, Some(198.0));
     }
 }

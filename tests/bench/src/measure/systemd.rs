@@ -1,0 +1,88 @@
+//! Mounts under systemd next to the bare command, and the gap behind a daemon's death: on a node
+//! with a real systemd (tests/node), by this program as one of its services.
+
+use super::Bench;
+use crate::agent::{DRIVER, Measured, PROGRAM, Task, WORD};
+use crate::report::{Healed, Results};
+use crate::row::{Row, Unit};
+use crate::stats::Samples;
+use anyhow::{Context as _, Result, ensure};
+use node::{Config, Node};
+use std::path::Path;
+
+/// How long all of it may take at most, in seconds: a container that is never healed ends it.
+const RUNTIME: &str = "--property=RuntimeMaxSec=1800";
+/// The median and the bound of the highest hundredth of a gap, in milliseconds.
+const GAP: (f64, f64) = (500.0, 1000.0);
+
+pub(super) fn rows(bench: &Bench<'_>, results: &mut Results) -> Result<Vec<Row>> {
+    let missing = node::missing();
+    ensure!(
+        !bench.options.write || missing.is_empty(),
+        "nothing may be missing from what is kept: {}",
+        missing.join("; ")
+    );
+    if node::skip() {
+        return Ok(Vec::new());
+    }
+    let task = Task {
+        url: bench.store.url.clone(),
+        mounts: bench.rounds(60, 3),
+        containers: match bench.options.quick {
+            true => vec![1, 10],
+            false => vec![1, 10, 100],
+        },
+        turns: bench.rounds(5, 1),
+        kills: bench.rounds(40, 3),
+    };
+    let measured = measure(&bench.options.driver, &task)?;
+    let next_to = |name, driver: &Samples, bare, beside: &Samples, limit| {
+        let beside = (bare, beside.summary());
+        Row::ratio(name, Unit::Milliseconds, driver.summary(), beside, limit)
+    };
+    let mut rows = vec![
+        next_to(
+            "mount, under systemd",
+            &measured.mount,
+            "`s3fs` and a lookup",
+            &measured.bare_mount,
+            2.0,
+        ),
+        next_to(
+            "unmount, last user, under systemd",
+            &measured.unmount,
+            "`umount` and the daemon's end",
+            &measured.bare_unmount,
+            1.5,
+        ),
+    ];
+    for (containers, gaps) in task.containers.iter().zip(&measured.gaps) {
+        let gap = gaps.summary();
+        let name = format!("heal after SIGKILL, containers: {containers}");
+        let median = format!("{name}; p50");
+        rows.push(Row::value(&median, Unit::Milliseconds, gap, GAP.0));
+        rows.extend(Row::p99(
+            &format!("{name}; p99"),
+            Unit::Milliseconds,
+            gap,
+            GAP.1,
+        ));
+        results.heal.push(Healed {
+            containers: *containers,
+            gap,
+        });
+    }
+    Ok(rows)
+}
+
+fn measure(driver: &Path, task: &Task) -> Result<Measured> {
+    let program = std::env::current_exe().context("find this program")?;
+    let config = Config::new()
+        .bind_read_only(program, PROGRAM)
+        .bind_read_only(driver, DRIVER);
+    let node = Node::boot(config)?;
+    let task = serde_json::to_string(task)?;
+    let options = ["--wait", "--pipe", RUNTIME];
+    let words = node.systemd_run("bench", &options, &[PROGRAM, WORD, &task])?;
+    serde_json::from_str(&words).context("read what was measured on the node")
+}
