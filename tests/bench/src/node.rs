@@ -20,6 +20,8 @@ pub(crate) const CONFIG_VARIABLE: &str = "OSS_FLEXVOLUME_CONFIG";
 /// What the driver knows of its volumes.
 const STATE: &str = "/mnt/state";
 pub(crate) const KUBELET: &str = "/mnt/kubelet";
+/// Where the driver is installed: only there `init` leaves its stamp.
+const INSTALLED: &str = "/mnt/plugins/alicloud~oss/oss";
 /// Where daemons have their temporary files: in memory, for a disk's moods are not compared here.
 pub(crate) const TEMPORARY: &str = "/mnt/tmp";
 /// The answer to a call that succeeded.
@@ -67,6 +69,10 @@ impl Node {
         });
         std::fs::write(CONFIG, config.to_string()).context("write the configuration")?;
         std::fs::create_dir(TEMPORARY).context("make a directory")?;
+        let installed = Path::new(INSTALLED);
+        std::fs::create_dir_all(installed.parent().unwrap_or(installed))
+            .context("make a directory")?;
+        std::fs::copy(driver, installed).context("install the driver")?;
         let kubelet = Path::new(KUBELET);
         std::fs::create_dir(kubelet).context("make the kubelet directory")?;
         if launcher == "direct" {
@@ -87,7 +93,7 @@ impl Node {
         }
         Ok(Self {
             mounts,
-            driver: driver.to_owned(),
+            driver: installed.to_owned(),
             url: url.to_owned(),
         })
     }
