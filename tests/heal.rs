@@ -356,36 +356,46 @@ fn a_container_of_runc_is_healed_like_any_other() {
 
 #[test]
 #[ignore = "needs root, /dev/fuse and s3fs"]
-fn no_layers_pile_up_in_containers_that_start_between_heals() {
+fn layers_stay_only_for_containers_that_started_between_heals() {
     with_sandbox(DRIVER, |node| {
         let target = node.target("u1", "oss1");
         node.store.put("docker", "file", "content");
         node.mount(&target, &node.options(json!({}))).success();
-        let mut containers: Vec<Container> = Vec::new();
+        let kinds = [Propagation::Private, Propagation::Slave];
+        let mut containers: Vec<(Propagation, Container)> = Vec::new();
         for round in 0..5 {
-            for (name, propagation) in [
-                ("private", Propagation::Private),
-                ("slave", Propagation::Slave),
-            ] {
-                let path = directory(node, &format!("containers/{name}{round}"));
-                containers.push(Container::start(&target, &path, propagation, false));
+            for kind in kinds {
+                let path = directory(node, &format!("containers/{kind:?}{round}"));
+                containers.push((kind, Container::start(&target, &path, kind, false)));
             }
             kill_daemon(node);
             node.heal().unwrap();
-            for container in &containers {
-                assert_eq!(
-                    fs::read(container.path("file")).unwrap(),
-                    b"content",
-                    "{round}"
-                );
+            for (kind, container) in &containers {
+                assert_eq!(fs::read(container.path("file")).unwrap(), b"content");
+                let layers = container.mounts();
+                // What follows the target has the layers that this keeps for the others.
+                let most = match kind {
+                    Propagation::Private => 2,
+                    Propagation::Slave => 2 + round,
+                };
                 assert!(
-                    container.mounts().len() <= 2,
-                    "{round}: {:#?}",
-                    container.mounts()
+                    layers.len() <= most,
+                    "{kind:?} in round {round}: {layers:#?}"
                 );
             }
         }
+        let at = format!(" {} ", target.display());
+        let layers = || {
+            node.mounts()
+                .iter()
+                .filter(|line| line.contains(&at))
+                .count()
+        };
+        assert!(layers() <= 6, "{}", layers());
         drop(containers);
+        kill_daemon(node);
+        node.heal().unwrap();
+        assert_eq!(layers(), 2);
         node.unmount(&target).success();
         node.assert_clean();
     });

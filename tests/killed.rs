@@ -32,11 +32,12 @@ const UNMOUNT: [&str; 7] = [
     "end: staging unmounted",
     "remove: ended",
 ];
-const HEAL: [&str; 4] = [
+const HEAL: [&str; 5] = [
     "serve: started",
     "serve: served",
     "heal: served",
     "heal: containers replaced",
+    "heal: targets replaced",
 ];
 
 /// Runs the driver and has it killed at `point`.
@@ -209,6 +210,57 @@ fn what_is_from_before_a_reboot_is_forgotten() {
             .call(&["mount", target.to_str().unwrap(), &options])
             .success();
         node.unmount(&target).success();
+    });
+}
+
+#[test]
+#[ignore = "needs root, /dev/fuse and s3fs"]
+fn containers_that_started_between_heals_are_healed_behind_a_heal_that_was_killed() {
+    with_sandbox(DRIVER, |node| {
+        let target = node.target("u1", "v");
+        node.mount(&target, &node.options(json!({}))).success();
+        fs::write(target.join("file"), "content").unwrap();
+        let kill_daemon = || {
+            for pid in node.daemons() {
+                kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+            }
+            while fs::metadata(target.join("file")).is_ok() {}
+        };
+        for (round, point) in HEAL.iter().enumerate() {
+            kill_daemon();
+            node.heal().unwrap();
+            let containers = [Propagation::Private, Propagation::Slave].map(|propagation| {
+                let name = format!("container{round}{}", propagation as u8);
+                let path = node.path(&name);
+                fs::create_dir(&path).unwrap();
+                Container::start(&target, &path, propagation, false)
+            });
+            kill_daemon();
+            killed_at(node, point, &["heal"]);
+            while let Err(said) = node.heal() {
+                assert!(said.contains("in a row"), "{point}: {said}");
+            }
+            for container in &containers {
+                let found = fs::read(container.path("file"));
+                assert!(
+                    found.is_ok_and(|content| content == b"content"),
+                    "{point}: {:#?}",
+                    container.mounts()
+                );
+            }
+        }
+        // With the containers goes what was kept for them.
+        kill_daemon();
+        node.heal().unwrap();
+        let at = format!(" {} ", target.display());
+        let layers = node
+            .mounts()
+            .iter()
+            .filter(|line| line.contains(&at))
+            .count();
+        assert_eq!(layers, 2);
+        node.unmount(&target).success();
+        node.assert_clean();
     });
 }
 

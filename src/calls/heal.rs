@@ -205,8 +205,24 @@ pub(super) fn replace_everywhere(volume: &Volume, deadline: Deadline) -> Result<
     }
     fault::point("heal: containers replaced");
     if !own.is_empty() {
-        failed.extend(replace::replace(&staging, &succession, None, deadline)?);
+        let parents: BTreeSet<u64> = own
+            .iter()
+            .filter_map(|place| {
+                table
+                    .parent(table.layers(&place.mount_point).first()?)?
+                    .shared
+            })
+            .collect();
+        let at_targets = Succession {
+            kept: namespaces::others(is_concerned)
+                .iter()
+                .flat_map(|namespace| replace::needed(&namespace.table, &of_others, &parents))
+                .collect(),
+            ..succession.clone()
+        };
+        failed.extend(replace::replace(&staging, &at_targets, None, deadline)?);
     }
+    fault::point("heal: targets replaced");
     for namespace in namespaces::others(is_concerned) {
         let left = places(&namespace.table, &succession);
         if !left.is_empty() {
@@ -259,6 +275,7 @@ fn succession(volume: &Volume, table: &MountTable) -> Result<Option<Succession>>
         live,
         options,
         dead,
+        kept: BTreeSet::new(),
         left_to: BTreeSet::new(),
     }))
 }

@@ -3,7 +3,9 @@
 //!
 //! The first dead layer at a place, its base, stays: what is mounted on it is what mount propagation
 //! passes on, and as long as it is there the kernel gives its device number to no other file system.
-//! Dead layers above the base are taken away, so that there are never more than two.
+//! Dead layers above the base are taken away, so that there are never more than two; but at the
+//! node's targets a device stays for as long as a container has it as its base, for the targets tell
+//! which devices were this volume's.
 
 use crate::child;
 use crate::deadline::Deadline;
@@ -24,7 +26,8 @@ use std::ffi::OsStr;
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
-/// What separates device numbers from peer groups among the child's arguments.
+/// What separates the dead from those to keep, and these from peer groups, among the child's arguments.
+const KEPT: &str = "kept";
 const LEFT_TO: &str = "left-to";
 
 /// The live file system of a volume and the dead ones that it takes the place of, by device number.
@@ -34,6 +37,8 @@ pub(crate) struct Succession {
     /// The options of the mount at staging.
     pub(crate) options: String,
     pub(crate) dead: BTreeSet<String>,
+    /// Those of the dead that are not taken away where they are.
+    pub(crate) kept: BTreeSet<String>,
     /// Peer groups: a place that follows one of them is left to mount propagation, unless it has
     /// other flags: what is passed on to a read-only mount is not read-only itself.
     pub(crate) left_to: BTreeSet<u64>,
@@ -48,6 +53,8 @@ pub(crate) struct Place {
     options: String,
     /// The ids of the dead mounts, from the base to the top.
     layers: Vec<u64>,
+    /// How many of these stay.
+    keep: usize,
     /// Whether it is below another such place, whose new mount will hide it.
     nested: bool,
 }
@@ -59,29 +66,46 @@ impl Place {
     }
 }
 
+/// The layers of the volume at one mount point that are not the live one, from the base to the top.
+fn dead_layers<'a>(
+    table: &'a MountTable,
+    point: &Path,
+    succession: &Succession,
+) -> (Vec<&'a Mount>, bool) {
+    let layers = table.layers(point);
+    let is_live = |m: &&Mount| m.device == succession.live;
+    let is_healed = layers.last().is_some_and(is_live);
+    let mut below = layers.into_iter().rev().skip_while(is_live).peekable();
+    let Some(top) = below.peek().copied().filter(|m| is_dead(m, succession)) else {
+        return (Vec::new(), is_healed);
+    };
+    // What is below a dead one is of the same volume, and older.
+    let mut dead: Vec<&Mount> = below
+        .take_while(|m| m.is_ossfs() && m.root == top.root && m.device != succession.live)
+        .collect();
+    dead.reverse();
+    (dead, is_healed)
+}
+
+fn is_dead(mount: &Mount, succession: &Succession) -> bool {
+    mount.is_ossfs() && succession.dead.contains(&mount.device)
+}
+
+/// The mount points in `table` with a dead file system of `succession`, outer ones first.
+fn points<'a>(table: &'a MountTable, succession: &Succession) -> BTreeSet<&'a Path> {
+    table
+        .iter()
+        .filter(|m| is_dead(m, succession))
+        .map(|m| m.mount_point.as_path())
+        .collect()
+}
+
 /// The places in `table` where a dead file system of `succession` is on top, outer ones first.
 pub(crate) fn places(table: &MountTable, succession: &Succession) -> Vec<Place> {
-    let is_dead = |m: &Mount| m.is_ossfs() && succession.dead.contains(&m.device);
-    let points: BTreeSet<&Path> = table
-        .iter()
-        .filter(|m| is_dead(m))
-        .map(|m| m.mount_point.as_path())
-        .collect();
     let mut places: Vec<Place> = Vec::new();
-    for point in points {
-        let layers = table.layers(point);
-        let Some(top) = layers.last().filter(|m| is_dead(m)) else {
-            continue;
-        };
-        // What is below a dead one is of the same volume and older, also where only this place still
-        // shows it: a container that was started behind a heal has no layer from before that.
-        let dead: Vec<&Mount> = layers
-            .iter()
-            .rev()
-            .copied()
-            .take_while(|m| m.is_ossfs() && m.root == top.root && m.device != succession.live)
-            .collect();
-        let Some(base) = dead.last() else {
+    for point in points(table, succession) {
+        let (dead, is_healed) = dead_layers(table, point, succession);
+        let Some(base) = dead.first().filter(|_| !is_healed) else {
             continue;
         };
         if base.root.to_string_lossy().ends_with("//deleted") {
@@ -92,17 +116,50 @@ pub(crate) fn places(table: &MountTable, succession: &Succession) -> Vec<Place> 
         if alike && !follows.is_disjoint(&succession.left_to) {
             continue;
         }
+        let kept = dead
+            .iter()
+            .rposition(|m| succession.kept.contains(&m.device));
         places.push(Place {
             mount_point: point.to_owned(),
             root: base.root.clone(),
             options: base.options.clone(),
-            layers: dead.iter().rev().map(|m| m.id).collect(),
+            layers: dead.iter().map(|m| m.id).collect(),
+            keep: kept.unwrap_or(0) + 1,
             nested: places
                 .iter()
                 .any(|outer| point.starts_with(&outer.mount_point)),
         });
     }
     places
+}
+
+/// The devices that the node's targets must keep for the mounts in `table`, of another namespace: the
+/// bases there, and what still shows although `succession` has been carried out. Not those of mounts
+/// that come and go with the node's own, because they are on one that follows one of `parents`.
+pub(crate) fn needed(
+    table: &MountTable,
+    succession: &Succession,
+    parents: &BTreeSet<u64>,
+) -> BTreeSet<String> {
+    let left = places(table, succession);
+    let is_left = |point: &Path| left.iter().any(|place| place.mount_point == point);
+    let mut needed = BTreeSet::new();
+    for point in points(table, succession) {
+        let (dead, _) = dead_layers(table, point, succession);
+        let parent = dead.first().and_then(|base| table.parent(base));
+        let groups = parent.map(|parent| [parent.master, parent.shared]);
+        if groups
+            .iter()
+            .flatten()
+            .flatten()
+            .any(|g| parents.contains(g))
+        {
+            continue;
+        }
+        let count = if is_left(point) { dead.len() } else { 1 };
+        needed.extend(dead.iter().take(count).map(|m| m.device.clone()));
+    }
+    needed
 }
 
 /// Replaces in a child process, which may have to wait for the store where a sub-directory is shown:
@@ -120,6 +177,8 @@ pub(crate) fn replace(
         .arg(namespace.unwrap_or(0).to_string())
         .arg(&succession.live)
         .args(&succession.dead)
+        .arg(KEPT)
+        .args(&succession.kept)
         .arg(LEFT_TO)
         .args(succession.left_to.iter().map(u64::to_string));
     match child::ask(&mut command, deadline)? {
@@ -129,7 +188,7 @@ pub(crate) fn replace(
 }
 
 /// The child's part of `replace`: `arguments` are the staging directory, the process id, the live
-/// device and the dead ones, and behind `LEFT_TO` the peer groups.
+/// device and the dead ones, behind `KEPT` those to keep, and behind `LEFT_TO` the peer groups.
 pub(crate) fn run(arguments: &[String]) -> Result<String> {
     let [staging, pid, live, rest @ ..] = arguments else {
         bail!("arguments are missing");
@@ -143,12 +202,13 @@ pub(crate) fn run(arguments: &[String]) -> Result<String> {
             staging.display()
         ),
     };
-    let mut parts = rest.split(|word| word == LEFT_TO);
+    let mut parts = rest.split(|word| word == KEPT || word == LEFT_TO);
     let mut part = || parts.next().unwrap_or_default().iter();
     let succession = Succession {
         live: live.clone(),
         options: live_options,
         dead: part().cloned().collect(),
+        kept: part().cloned().collect(),
         left_to: part().filter_map(|group| group.parse().ok()).collect(),
     };
     // Of this pid namespace, also when the mount namespace has a /proc of its own.
@@ -243,8 +303,11 @@ fn attach(proc: &OwnedFd, place: &Place, clone: &OwnedFd, own_namespace: bool) -
     if !place.nested {
         // In the node's own namespace a sub-path's base goes, too: it is in the peer group of its
         // volume's target, where what is mounted on it would show as well.
-        let keep = usize::from(!(own_namespace && place.is_sub_path()));
-        for expected in place.layers[keep.min(place.layers.len())..].iter().rev() {
+        let keep = match own_namespace && place.is_sub_path() {
+            true => 0,
+            false => place.keep,
+        };
+        for expected in place.layers.iter().skip(keep).rev() {
             pop(proc, place, *expected)?;
         }
     }
@@ -346,6 +409,7 @@ mod tests {
             live: "0:60".to_owned(),
             options: "ro,nosuid,nodev".to_owned(),
             dead: ["0:50".to_owned(), "0:51".to_owned()].into(),
+            kept: BTreeSet::new(),
             left_to: BTreeSet::new(),
         };
         let places = places(&MountTable::parse(TABLE), &succession);
@@ -371,6 +435,16 @@ mod tests {
             ]
         );
         assert_eq!(places[0].options, "ro,nosuid,nodev");
+        let keep = |places: &[super::Place]| places.iter().map(|p| p.keep).collect::<Vec<_>>();
+        assert_eq!(keep(&places), [1, 1, 1, 1, 1]);
+        let kept = super::places(
+            &MountTable::parse(TABLE),
+            &Succession {
+                kept: ["0:51".to_owned()].into(),
+                ..succession.clone()
+            },
+        );
+        assert_eq!(keep(&kept), [1, 1, 2, 1, 2]);
         let succession = Succession {
             left_to: [4].into(),
             ..succession
@@ -386,5 +460,47 @@ mod tests {
         };
         let kept = super::places(&MountTable::parse(TABLE), &other_flags);
         assert_eq!(kept[0].mount_point, Path::new("/data"));
+    }
+
+    #[test]
+    fn what_a_container_stands_on_and_what_it_still_shows_is_needed() {
+        let succession = Succession {
+            live: "0:60".to_owned(),
+            options: "rw".to_owned(),
+            dead: ["0:50", "0:51", "0:52"].map(str::to_owned).into(),
+            kept: BTreeSet::new(),
+            left_to: [7].into(),
+        };
+        let needed = |lines: &str| {
+            let text = format!("1 0 8:1 / / rw - ext4 /dev/sda rw\n{lines}");
+            let needed = super::needed(&MountTable::parse(&text), &succession, &[9].into());
+            needed.into_iter().collect::<Vec<_>>()
+        };
+        let fuse = "- fuse.ossfs ossfs rw\n";
+        for (lines, expected) in [
+            // Healed, a base with the live one on it.
+            (
+                format!("2 1 0:51 / /d rw {fuse}3 2 0:60 / /d rw {fuse}"),
+                &["0:51"][..],
+            ),
+            // What could not be healed.
+            (
+                format!("2 1 0:51 / /d rw {fuse}3 2 0:52 / /d rw {fuse}"),
+                &["0:51", "0:52"],
+            ),
+            // What follows the target goes and comes with it, but for its base.
+            (
+                format!("2 1 0:51 / /d rw master:7 {fuse}3 2 0:52 / /d rw master:8 {fuse}"),
+                &["0:51"],
+            ),
+            (format!("2 1 0:60 / /d rw {fuse}"), &[]),
+            // What is mounted where the node's own mounts are shown.
+            (
+                format!("2 1 8:1 /k /k rw master:9 - ext4 /dev/sda rw\n3 2 0:51 / /k/d rw {fuse}"),
+                &[],
+            ),
+        ] {
+            assert_eq!(needed(&lines), expected, "{lines}");
+        }
     }
 }

@@ -74,17 +74,20 @@ impl MountTable {
         let mut layers: Vec<&Mount> = self.top(path).into_iter().collect();
         while let Some(below) = layers
             .last()
-            .and_then(|upper| {
-                self.0
-                    .iter()
-                    .find(|m| m.id == upper.parent && m.id != upper.id)
-            })
+            .and_then(|upper| self.parent(upper))
             .filter(|m| m.mount_point == path)
         {
             layers.push(below);
         }
         layers.reverse();
         layers
+    }
+
+    /// The mount that `mount` is mounted on, if that is in this table.
+    pub(crate) fn parent(&self, mount: &Mount) -> Option<&Mount> {
+        self.0
+            .iter()
+            .find(|m| m.id == mount.parent && m.id != mount.id)
     }
 
     /// Every mount, in the order in which the kernel lists them.
