@@ -1,18 +1,19 @@
-//! A lock file: flock(2) with a deadline, on a file that its last holder may remove.
+//! A lock file: flock(2) with a deadline, on a file that its last holder may remove. It is released
+//! by being closed and never unlocked: a child that has inherited it goes on holding it.
 
 use crate::deadline::Deadline;
 use crate::private;
 use anyhow::{Context as _, Result, bail};
-use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::mpsc;
 
-/// A held lock, released when dropped or when the process ends.
-pub(crate) struct Lock(Flock<File>);
+/// A held lock, released when dropped or when the process ends, but for a child that has it, too.
+pub(crate) struct Lock(File);
 
 impl Lock {
     /// The lock of the file at `path`, which is made if it is missing; nothing if its directory is
@@ -23,10 +24,10 @@ impl Lock {
                 return Ok(None);
             }
             let file = private::open(path)?;
-            let lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-                Ok(lock) => lock,
-                Err((file, Errno::EWOULDBLOCK)) => wait(file, path, deadline)?,
-                Err((_, e)) => return Err(e).with_context(|| format!("lock {}", path.display())),
+            let lock = match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => file,
+                Err(Errno::WOULDBLOCK) => wait(file, path, deadline)?,
+                Err(e) => return Err(e).with_context(|| format!("lock {}", path.display())),
             };
             // The holder before may have removed the file: then this is the lock of nothing.
             if is_at(&lock, path)? {
@@ -38,10 +39,10 @@ impl Lock {
     /// The lock if nobody holds it.
     pub(crate) fn try_acquire(path: &Path) -> Result<Option<Self>> {
         let file = private::open(path)?;
-        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) if is_at(&lock, path)? => Ok(Some(Self(lock))),
-            Ok(_) | Err((_, Errno::EWOULDBLOCK)) => Ok(None),
-            Err((_, e)) => Err(e).with_context(|| format!("lock {}", path.display())),
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) if is_at(&file, path)? => Ok(Some(Self(file))),
+            Ok(()) | Err(Errno::WOULDBLOCK) => Ok(None),
+            Err(e) => Err(e).with_context(|| format!("lock {}", path.display())),
         }
     }
 }
@@ -54,17 +55,20 @@ impl AsFd for Lock {
 
 /// Waits for the lock in a thread: flock(2) has no timeout. A thread that comes too late ends with
 /// the process, or gives the lock back.
-fn wait(file: File, path: &Path, deadline: Deadline) -> Result<Flock<File>> {
+fn wait(file: File, path: &Path, deadline: Deadline) -> Result<File> {
     let (sender, receiver) = mpsc::channel();
-    std::thread::spawn(move || sender.send(Flock::lock(file, FlockArg::LockExclusive)));
+    std::thread::spawn(move || {
+        let locked = flock(&file, FlockOperation::LockExclusive);
+        sender.send(locked.map(|()| file))
+    });
     match receiver.recv_timeout(deadline.remaining()) {
         Ok(Ok(lock)) => Ok(lock),
-        Ok(Err((_, e))) => Err(e).with_context(|| format!("lock {}", path.display())),
+        Ok(Err(e)) => Err(e).with_context(|| format!("lock {}", path.display())),
         Err(_) => bail!("another call has been busy with this volume until the deadline"),
     }
 }
 
-fn is_at(lock: &Flock<File>, path: &Path) -> Result<bool> {
+fn is_at(lock: &File, path: &Path) -> Result<bool> {
     let held = lock.metadata().context("look at the lock")?;
     match std::fs::symlink_metadata(path) {
         Ok(found) => Ok((found.dev(), found.ino()) == (held.dev(), held.ino())),

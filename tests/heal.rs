@@ -9,7 +9,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
 use std::fs;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 const DRIVER: &str = env!("CARGO_BIN_EXE_oss");
 
@@ -439,5 +441,55 @@ fn a_kubelet_directory_that_is_bound_on_itself_below_a_shared_mount_is_healed_to
         node.unmount(&target).success();
         umount2(&pods, MntFlags::MNT_DETACH).unwrap();
         node.assert_clean();
+    });
+}
+
+#[test]
+#[ignore = "needs root, /dev/fuse and s3fs"]
+fn a_file_system_that_lives_is_never_replaced_whatever_its_number() {
+    with_sandbox(DRIVER, |node| {
+        node.store.create_bucket("other");
+        node.store.put("docker", "file", "content");
+        node.store.put("other", "file", "other content");
+        let [target, other] = ["oss1", "oss2"].map(|name| node.target("u1", name));
+        node.mount(&target, &node.options(json!({}))).success();
+        node.mount(&other, &node.options(json!({"bucket": "other"})))
+            .success();
+        let path = directory(node, "container");
+        let container = Container::start(&other, &path, Propagation::Private, false);
+        // As if the other volume had been given the number of a dead one just now.
+        let line_of = |path: &str| {
+            let lines = node.mounts();
+            let line = lines.iter().find(|line| line.contains(path)).unwrap();
+            let fields: Vec<String> = line.split(' ').map(str::to_owned).collect();
+            (fields[2].clone(), fields[4].clone())
+        };
+        let (dead, _) = line_of(&format!(" {} ", other.display()));
+        let (live, _) = line_of(&format!(" {} ", target.display()));
+        let stagings = fs::read_dir(node.state_directory().join("volumes")).unwrap();
+        let staging = stagings
+            .map(|entry| entry.unwrap().path().join("staging"))
+            .find(|path| line_of(&format!(" {} ", path.display())).0 == live)
+            .unwrap();
+        let output = Command::new(DRIVER)
+            .arg0("oss-replace")
+            .arg(&staging)
+            .args([
+                &container.pid().to_string(),
+                &live,
+                &dead,
+                "kept",
+                "left-to",
+            ])
+            .output()
+            .unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "");
+        let found = fs::read(container.path("file")).unwrap();
+        assert_eq!(found, b"other content");
+        assert_eq!(container.mounts().len(), 1);
+        drop(container);
+        for target in [&target, &other] {
+            node.unmount(target).success();
+        }
     });
 }

@@ -182,12 +182,7 @@ pub(super) fn replace_everywhere(volume: &Volume, deadline: Deadline) -> Result<
         .flat_map(|place| table.layers(&place.mount_point))
         .filter_map(|m| m.shared)
         .collect();
-    let is_concerned = |text: &str| {
-        succession
-            .dead
-            .iter()
-            .any(|dead| text.contains(&format!(" {dead} ")))
-    };
+    let is_concerned = |text: &str| shows(text, &succession);
 
     let mut replaced = own.len();
     let mut failed = Vec::new();
@@ -223,11 +218,16 @@ pub(super) fn replace_everywhere(volume: &Volume, deadline: Deadline) -> Result<
         failed.extend(replace::replace(&staging, &at_targets, None, deadline)?);
     }
     fault::point("heal: targets replaced");
-    for namespace in namespaces::others(is_concerned) {
-        let left = places(&namespace.table, &succession);
-        if !left.is_empty() {
-            replaced += left.len();
-            failed.extend(replace_in(&namespace, &staging, &succession, deadline)?);
+    // What was taken away has no number any more: it may be another volume's already.
+    let table = MountTable::read()?;
+    if let Some(succession) = self::succession(volume, &table)? {
+        let is_concerned = |text: &str| shows(text, &succession);
+        for namespace in namespaces::others(is_concerned) {
+            let left = places(&namespace.table, &succession);
+            if !left.is_empty() {
+                replaced += left.len();
+                failed.extend(replace_in(&namespace, &staging, &succession, deadline)?);
+            }
         }
     }
     if !failed.is_empty() {
@@ -236,6 +236,12 @@ pub(super) fn replace_everywhere(volume: &Volume, deadline: Deadline) -> Result<
         bail!("{}", failed.join("; "));
     }
     Ok(replaced)
+}
+
+/// Whether a mount table's text has a dead file system of `succession` in it.
+fn shows(text: &str, succession: &Succession) -> bool {
+    let mut dead = succession.dead.iter();
+    dead.any(|dead| text.contains(&format!(" {dead} ")))
 }
 
 fn replace_in(

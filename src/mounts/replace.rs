@@ -18,6 +18,7 @@ use nix::fcntl::{OFlag, open, openat};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::Mode;
+use nix::sys::statvfs::fstatvfs;
 use nix::unistd::fchdir;
 use rustix::fs::CWD;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
@@ -300,6 +301,12 @@ fn detached(source: &Directory) -> Result<OwnedFd> {
 
 /// Attaches `clone` at `place`, in the namespace that this process is in now.
 fn attach(proc: &OwnedFd, place: &Place, clone: &OwnedFd, own_namespace: bool) -> Result<()> {
+    // Open from here on, it keeps its device's number.
+    let top = open_at(place)?;
+    if answers(&top)? {
+        // Unmounted meanwhile, and its number given to another file system.
+        return Ok(());
+    }
     if !place.nested {
         // In the node's own namespace a sub-path's base goes, too: it is in the peer group of its
         // volume's target, where what is mounted on it would show as well.
@@ -333,6 +340,16 @@ fn attach(proc: &OwnedFd, place: &Place, clone: &OwnedFd, own_namespace: bool) -
         MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH,
     )
     .context("attach the live mount")
+}
+
+/// Whether the file system of `directory` is not one whose daemon has ended.
+fn answers(directory: &Directory) -> Result<bool> {
+    match fstatvfs(directory.as_fd()) {
+        Ok(_) => Ok(true),
+        // The connection was aborted, or has ended.
+        Err(Errno::ENOTCONN | Errno::ECONNABORTED) => Ok(false),
+        Err(e) => Err(e).context("ask the file system that is mounted there"),
+    }
 }
 
 /// Unmounts the top layer at `place`, if it is the mount `expected`.

@@ -72,6 +72,11 @@ impl Container {
         Path::new(&format!("/proc/{}/root", self.process.id())).join(inside)
     }
 
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
     /// The lines of the container's mount table about its volume.
     pub fn mounts(&self) -> Vec<String> {
         let table = std::fs::read_to_string(format!("/proc/{}/mountinfo", self.process.id()))

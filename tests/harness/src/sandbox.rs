@@ -3,16 +3,22 @@
 use crate::kubelet::{Answer, Kubelet};
 use crate::secrets;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use rustix::process::{PidfdFlags, pidfd_open};
 use serde_json::{Map, Value, json};
 use std::cell::RefCell;
+use std::os::fd::AsFd as _;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use store::Store;
 use tempfile::TempDir;
+
+/// How long a process that is on its way out may take, in milliseconds.
+const ENDING_MS: u16 = 10_000;
 
 /// The bucket that every store here has.
 const BUCKET: &str = "docker";
@@ -326,8 +332,20 @@ impl Sandbox {
         self.assert_no_secret();
         assert_eq!(self.mounts(), [] as [&str; 0], "mounts are left");
         let state = self.state_directory();
-        let processes = self.processes(&state.display().to_string());
-        assert_eq!(processes, [] as [i32; 0], "processes are left");
+        let state = state.display().to_string();
+        // One may be on its way out: behind a call that was killed nobody has waited for it.
+        for pid in self.processes(&state) {
+            wait_for_end(pid);
+        }
+        let processes = self.processes(&state).into_iter().map(|pid| {
+            let words = std::fs::read_to_string(format!("/proc/{pid}/cmdline"));
+            format!("{pid} {}", words.unwrap_or_default().replace('\0', " "))
+        });
+        assert_eq!(
+            processes.collect::<Vec<_>>(),
+            [] as [&str; 0],
+            "processes are left"
+        );
         let mut files = secrets::files(&self.state_directory());
         files.retain(|file| file.file_name().is_none_or(|name| name != "boot"));
         assert_eq!(files, [] as [PathBuf; 0], "files are left");
@@ -355,6 +373,17 @@ impl Sandbox {
                 MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW,
             );
         }
+    }
+}
+
+/// Returns when the process `pid` has ended, or has not for a while.
+fn wait_for_end(pid: i32) {
+    let Some(pid) = rustix::process::Pid::from_raw(pid) else {
+        return;
+    };
+    if let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) {
+        let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+        let _ = poll(&mut fds, PollTimeout::from(ENDING_MS));
     }
 }
 
