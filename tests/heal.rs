@@ -323,24 +323,27 @@ fn a_container_of_runc_is_healed_like_any_other() {
         }
         fs::copy("/bin/busybox", node.path("bundle/rootfs/bin/busybox")).unwrap();
         fs::write(node.path("bundle/config.json"), bundle(&target).to_string()).unwrap();
-        let pid_file = node.path("bundle/pid");
-        let mut runc = Command::new("runc")
-            .arg("--root")
-            .arg(node.path("bundle/state"))
+        let name = format!("oss-test-{}", std::process::id());
+        let runc = || {
+            let mut command = Command::new("runc");
+            command.arg("--root").arg(node.path("bundle/state"));
+            command
+        };
+        let mut run = runc()
             .args(["run", "--bundle"])
             .arg(node.path("bundle"))
-            .arg("--pid-file")
-            .arg(&pid_file)
-            .arg(format!("oss-test-{}", std::process::id()))
+            .arg(&name)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
         let mut line = String::new();
-        let output = runc.stdout.take().unwrap();
+        let output = run.stdout.take().unwrap();
         BufReader::new(output).read_line(&mut line).unwrap();
         assert_eq!(line, "ready\n");
-        let pid: i32 = fs::read_to_string(&pid_file).unwrap().parse().unwrap();
+        let state = runc().args(["state", &name]).output().unwrap().stdout;
+        let state: serde_json::Value = serde_json::from_slice(&state).unwrap();
+        let pid = &state["pid"];
         let file = PathBuf::from(format!("/proc/{pid}/root/data/file"));
         for _ in 0..3 {
             assert_eq!(fs::read(&file).unwrap(), b"content");
@@ -350,8 +353,8 @@ fn a_container_of_runc_is_healed_like_any_other() {
             assert_eq!(fs::read(&file).unwrap(), b"content");
         }
         // Its stdin closes, and with it the container ends.
-        drop(runc.stdin.take());
-        assert!(runc.wait().unwrap().success());
+        drop(run.stdin.take());
+        assert!(run.wait().unwrap().success());
         node.unmount(&target).success();
     });
 }
