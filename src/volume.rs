@@ -60,7 +60,13 @@ impl StateDirectory {
 
     /// Leaves `stamp`, the note of `init`, in the directory at `path`, made if it is missing.
     pub(crate) fn stamp(path: &Path, stamp: &[u8]) -> Result<()> {
-        Self::make(path)?;
+        // Most often it is there: kubelet waits for this under a lock of the whole node.
+        if let Err(e) = private::check_directory(path) {
+            match path.exists() {
+                true => return Err(e),
+                false => Self::make(path)?,
+            }
+        }
         private::write(&path.join("init.json"), stamp)
     }
 
