@@ -9,7 +9,7 @@
 //! already up to the probe's missing answer.
 
 use crate::namespace::{self, Mounts};
-use crate::node::{CONFIG, CONFIG_VARIABLE, KUBELET, Node, ROOT, SUCCESS};
+use crate::node::{CONFIG, CONFIG_VARIABLE, INSTALLED, KUBELET, Node, ROOT, SUCCESS};
 use crate::options::Options;
 use crate::report;
 use crate::run;
@@ -89,7 +89,7 @@ fn count(options: &Options) -> Result<Baseline> {
     for copy in [DRIVER, PROBE] {
         std::fs::copy(&options.driver, copy).context("copy the driver")?;
     }
-    namespace::leave_only(&["/", "/proc", "/dev", "/usr", ROOT, KUBELET])?;
+    namespace::leave_only(&["/", "/proc", "/dev", "/usr", ROOT, KUBELET, INSTALLED])?;
     let refused = node.make_target(1)?;
     let mounted = node.make_target(2)?;
     let bad = node.options(0, json!({"otherOpts": "-o credential_process=/bin/true"}));

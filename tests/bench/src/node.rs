@@ -21,7 +21,7 @@ pub(crate) const CONFIG_VARIABLE: &str = "OSS_FLEXVOLUME_CONFIG";
 const STATE: &str = "/mnt/state";
 pub(crate) const KUBELET: &str = "/mnt/kubelet";
 /// Where the driver is installed: only there `init` leaves its stamp.
-const INSTALLED: &str = "/mnt/plugins/alicloud~oss/oss";
+pub(crate) const INSTALLED: &str = "/mnt/plugins/alicloud~oss/oss";
 /// Where daemons have their temporary files: in memory, for a disk's moods are not compared here.
 pub(crate) const TEMPORARY: &str = "/mnt/tmp";
 /// The answer to a call that succeeded.
