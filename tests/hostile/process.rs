@@ -144,7 +144,8 @@ fn the_driver_leaves_no_core_dump() {
     for lift in [false, true] {
         with_sandbox(DRIVER, |node| {
             let status = ended_by_a_signal(node, lift);
-            assert_eq!(status.signal(), Some(nix::libc::SIGQUIT), "{status}");
+            let log = node.log();
+            assert_eq!(status.signal(), Some(nix::libc::SIGQUIT), "{status}: {log}");
             assert!(!status.core_dumped(), "{status}, lifted: {lift}");
         });
     }
