@@ -189,7 +189,8 @@ fn the_next_pod_that_mounts_a_dead_volume_heals_it_for_all() {
         let container = Container::start(&one, &directory(node, "c"), Propagation::Private, false);
         kill_daemon(node);
         node.mount(&two, &node.options(json!({}))).success();
-        fs::write(container.path("from-the-container"), "x").unwrap();
+        let written = fs::write(container.path("from-the-container"), "x");
+        assert!(written.is_ok(), "{written:?}: {}", node.log());
         assert_eq!(fs::read(one.join("from-the-container")).unwrap(), b"x");
         drop(container);
         node.unmount(&one).success();

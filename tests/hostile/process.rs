@@ -76,7 +76,7 @@ fn modes_are_exact_whatever_the_umask_of_the_caller() {
     }
 }
 
-/// Runs the driver until its daemon has started, ends it with SIGQUIT, which dumps, and returns how it ended.
+/// Runs the driver until its daemon has started, ends it with SIGABRT, which dumps, and returns how it ended.
 /// The core limit is lifted meanwhile if `lift` is given.
 fn ended_by_a_signal(node: &Sandbox, lift: bool) -> std::process::ExitStatus {
     let (started, go) = (node.path("started"), node.path("go"));
@@ -128,9 +128,9 @@ fn ended_by_a_signal(node: &Sandbox, lift: bool) -> std::process::ExitStatus {
             Err(e) => panic!("lift the limit: {e}"),
         }
     }
-    // Rust's runtime has a handler for SIGSEGV.
-    let quit = rustix::process::Signal::QUIT;
-    rustix::process::kill_process(pid.unwrap(), quit).unwrap();
+    // Rust's runtime has a handler for SIGSEGV, and shells have background processes ignore SIGQUIT.
+    let abort = rustix::process::Signal::ABORT;
+    rustix::process::kill_process(pid.unwrap(), abort).unwrap();
     let status = child.wait().unwrap();
     both(&go).unwrap().write_all(b"go\n").unwrap();
     node.unmount(&target).success();
@@ -145,7 +145,7 @@ fn the_driver_leaves_no_core_dump() {
         with_sandbox(DRIVER, |node| {
             let status = ended_by_a_signal(node, lift);
             let log = node.log();
-            assert_eq!(status.signal(), Some(nix::libc::SIGQUIT), "{status}: {log}");
+            assert_eq!(status.signal(), Some(nix::libc::SIGABRT), "{status}: {log}");
             assert!(!status.core_dumped(), "{status}, lifted: {lift}");
         });
     }
