@@ -8,8 +8,9 @@ use crate::snapshot::{Mount, Snapshot};
 use crate::volumes::VOLUMES;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The most layers at one place: the mount, and a dead one below it.
-const LAYERS: usize = 2;
+/// The most layers at one place: the mount, a dead one below it, and between them one for each
+/// container that was started between two heals since.
+const LAYERS: usize = 8;
 
 /// What the run knows to be on the node.
 #[derive(Debug, Clone, Default)]
@@ -179,7 +180,8 @@ fn place(name: &str, layers: &[&Mount], device: Option<&str>, volume: usize) -> 
     if Some(top.device.as_str()) != device {
         wrong.push(format!("{name} shows {layers:?} instead of {device:?}"));
     }
-    if layers.len() > LAYERS {
+    let devices: BTreeSet<&str> = layers.iter().map(|m| m.device.as_str()).collect();
+    if layers.len() > LAYERS || devices.len() < layers.len() {
         wrong.push(format!("layers pile up at {name}: {layers:?}"));
     }
     let has = |option: &str| top.options.split(',').any(|word| word == option);
