@@ -390,13 +390,7 @@ fn layers_stay_only_for_containers_that_started_between_heals() {
                 );
             }
         }
-        let at = format!(" {} ", target.display());
-        let layers = || {
-            node.mounts()
-                .iter()
-                .filter(|line| line.contains(&at))
-                .count()
-        };
+        let layers = || node.mounts_at(&target);
         assert!(layers() <= 6, "{}", layers());
         drop(containers);
         kill_daemon(node);
@@ -418,12 +412,7 @@ fn a_kubelet_directory_that_is_bound_on_itself_below_a_shared_mount_is_healed_to
         let target = node.target("u1", "oss1");
         node.store.put("docker", "file", "content");
         node.mount(&target, &node.options(json!({}))).success();
-        let at = format!(" {} ", target.display());
-        let seen = node
-            .mounts()
-            .iter()
-            .filter(|line| line.contains(&at))
-            .count();
+        let seen = node.mounts_at(&target);
         assert_eq!(seen, 2, "one of them hidden");
         let path = directory(node, "container");
         let container = Container::start(&target, &path, Propagation::Private, false);

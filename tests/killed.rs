@@ -3,14 +3,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
 
-use harness::{Container, Fault, Propagation, Sandbox, with_sandbox};
+use harness::{Container, Fault, Propagation, with_sandbox};
 use nix::mount::{MsFlags, mount};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
-use std::ffi::OsStr;
 use std::fs;
-use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -40,22 +38,6 @@ const HEAL: [&str; 5] = [
     "heal: targets replaced",
 ];
 
-/// Runs the driver and has it killed at `point`.
-fn killed_at<A: AsRef<OsStr>>(node: &Sandbox, point: &str, args: &[A]) {
-    let status = Command::new(DRIVER)
-        .args(args)
-        .envs(node.kubelet.environment.iter().cloned())
-        .env("OSS_TEST_KILL_AT", point)
-        .stdout(Stdio::null())
-        .status()
-        .unwrap();
-    assert_eq!(
-        status.signal(),
-        Some(9),
-        "the driver does not come to {point:?}"
-    );
-}
-
 #[test]
 #[ignore = "needs root, /dev/fuse and s3fs"]
 fn a_mount_that_was_killed_is_finished_by_the_next_call() {
@@ -65,7 +47,7 @@ fn a_mount_that_was_killed_is_finished_by_the_next_call() {
         for point in MOUNT {
             fs::create_dir_all(&target).unwrap();
             let args = ["mount", target.to_str().unwrap(), &options.to_string()];
-            killed_at(node, point, &args);
+            node.kubelet.killed_at(point, &args);
             // kubelet asks again, whatever it finds there.
             node.kubelet.call(&args).success();
             assert_eq!(node.daemons().len(), 1, "{point}");
@@ -78,7 +60,7 @@ fn a_mount_that_was_killed_is_finished_by_the_next_call() {
             node.assert_clean();
             // Or the Pod is gone meanwhile.
             fs::create_dir_all(&target).unwrap();
-            killed_at(node, point, &args);
+            node.kubelet.killed_at(point, &args);
             node.unmount(&target).success();
             node.assert_clean();
         }
@@ -94,7 +76,8 @@ fn an_unmount_that_was_killed_is_finished_by_the_next_call() {
         for point in UNMOUNT {
             node.mount(&target, &options).success();
             fs::write(target.join("file"), point).unwrap();
-            killed_at(node, point, &["unmount", target.to_str().unwrap()]);
+            node.kubelet
+                .killed_at(point, &["unmount", target.to_str().unwrap()]);
             node.unmount(&target).success();
             assert_eq!(
                 node.store.object("docker", "file").unwrap(),
@@ -103,7 +86,8 @@ fn an_unmount_that_was_killed_is_finished_by_the_next_call() {
             node.assert_clean();
             // Or the same Pod's successor mounts first.
             node.mount(&target, &options).success();
-            killed_at(node, point, &["unmount", target.to_str().unwrap()]);
+            node.kubelet
+                .killed_at(point, &["unmount", target.to_str().unwrap()]);
             fs::create_dir_all(&target).unwrap();
             let args = ["mount", target.to_str().unwrap(), &options.to_string()];
             node.kubelet.call(&args).success();
@@ -134,7 +118,7 @@ fn a_heal_that_was_killed_is_finished_by_the_next_one() {
                 kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
             }
             while fs::metadata(target.join("file")).is_ok() {}
-            killed_at(node, point, &["heal"]);
+            node.kubelet.killed_at(point, &["heal"]);
             // Where the start itself was killed the next one is held back for a moment.
             while let Err(said) = node.heal() {
                 assert!(said.contains("in a row"), "{point}: {said}");
@@ -236,7 +220,7 @@ fn containers_that_started_between_heals_are_healed_behind_a_heal_that_was_kille
                 Container::start(&target, &path, propagation, false)
             });
             kill_daemon();
-            killed_at(node, point, &["heal"]);
+            node.kubelet.killed_at(point, &["heal"]);
             while let Err(said) = node.heal() {
                 assert!(said.contains("in a row"), "{point}: {said}");
             }
@@ -252,12 +236,7 @@ fn containers_that_started_between_heals_are_healed_behind_a_heal_that_was_kille
         // With the containers goes what was kept for them.
         kill_daemon();
         node.heal().unwrap();
-        let at = format!(" {} ", target.display());
-        let layers = node
-            .mounts()
-            .iter()
-            .filter(|line| line.contains(&at))
-            .count();
+        let layers = node.mounts_at(&target);
         assert_eq!(layers, 2);
         node.unmount(&target).success();
         node.assert_clean();
@@ -276,7 +255,7 @@ fn what_a_killed_mount_noted_goes_with_its_pod_although_others_use_the_volume() 
             fs::create_dir_all(&gone).unwrap();
             let text = options.to_string();
             let args = ["mount", gone.to_str().unwrap(), &text];
-            killed_at(node, "mount: written down", &args);
+            node.kubelet.killed_at("mount: written down", &args);
             // Its Pod is deleted: kubelet never names it again.
             fs::remove_dir(&gone).unwrap();
         }
@@ -352,12 +331,7 @@ fn what_a_killed_heal_had_begun_does_not_go_on_beside_the_next_one() {
             assert_eq!(fs::read(sub.join("file")).unwrap(), name.as_bytes());
             nix::mount::umount(sub).unwrap();
         }
-        let at = format!(" {} ", target.display());
-        let layers = node
-            .mounts()
-            .iter()
-            .filter(|line| line.contains(&at))
-            .count();
+        let layers = node.mounts_at(&target);
         assert!(layers <= 2, "{layers} layers");
         node.unmount(&target).success();
         node.assert_clean();

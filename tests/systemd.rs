@@ -116,6 +116,18 @@ impl Cluster {
             .collect()
     }
 
+    /// Returns when systemd knows no unit of a daemon any more.
+    fn await_no_units(&self) {
+        let since = Instant::now();
+        while !self.units().is_empty() {
+            assert!(
+                since.elapsed() < Duration::from_secs(60),
+                "{:?}",
+                self.units()
+            );
+        }
+    }
+
     /// The main process of the only daemon, in the node's own numbers.
     fn daemon(&self) -> String {
         let units = self.units();
@@ -370,14 +382,7 @@ fn a_store_that_is_away_when_a_daemon_dies_is_waited_for() {
     drop(container);
     cluster.unmount(&second);
     cluster.unmount(&target);
-    let since = Instant::now();
-    while !cluster.units().is_empty() {
-        assert!(
-            since.elapsed() < Duration::from_secs(60),
-            "{:?}",
-            cluster.units()
-        );
-    }
+    cluster.await_no_units();
     cluster.assert_clean();
 }
 
@@ -458,14 +463,7 @@ fn an_unmount_may_come_while_the_daemon_is_being_restarted() {
             .is_empty()
         {}
         fs::remove_dir(cluster.node.path(&target)).unwrap();
-        let since = Instant::now();
-        while !cluster.units().is_empty() {
-            assert!(
-                since.elapsed() < Duration::from_secs(60),
-                "{:?}",
-                cluster.units()
-            );
-        }
+        cluster.await_no_units();
         cluster.assert_clean();
     }
 }

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
 
-use harness::{Fault, Sandbox, Settings, with_sandbox, with_settings};
+use harness::{Fault, Settings, with_sandbox, with_settings};
 use nix::mount::{MsFlags, mount};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -23,25 +23,6 @@ fn bind(source: &Path, target: &Path) {
         None::<&str>,
     )
     .unwrap();
-}
-
-/// Mounts the bucket directly at `target`, as the old Go driver did.
-fn mount_as_the_old_driver(node: &Sandbox, target: &Path) {
-    fs::create_dir_all(target).unwrap();
-    let passwd = node.path("ossfs-passwd");
-    fs::write(&passwd, format!("docker:{}:{}\n", node.key_id, node.secret)).unwrap();
-    fs::set_permissions(&passwd, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
-    let status = Command::new("s3fs")
-        .arg("docker")
-        .arg(target)
-        .arg(format!("-ourl={}", node.store.url()))
-        .arg(format!("-opasswd_file={}", passwd.display()))
-        .args(["-ouse_path_request_style", "-oallow_other"])
-        .status()
-        .unwrap();
-    assert!(status.success());
-    // Answered once the daemon's start is over.
-    nix::sys::statvfs::statvfs(target).unwrap();
 }
 
 #[test]
@@ -171,7 +152,7 @@ fn a_volume_named_grep_is_a_volume() {
 fn mounts_of_the_old_driver_are_kept_and_unmounted() {
     with_sandbox(DRIVER, |node| {
         let target = node.target("u1", "oss1");
-        mount_as_the_old_driver(node, &target);
+        node.mount_as_the_old_driver(&target);
         let mounts = node.mounts();
         // As when kubelet restarts behind an upgrade and asks again.
         node.mount(&target, &node.options(json!({}))).success();

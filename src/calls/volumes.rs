@@ -50,8 +50,7 @@ pub(super) fn serve(volume: &Volume, lock: &Lock, deadline: Deadline) -> Result<
     let (failed, _) = volume.failed_starts()?;
     // Read once: systemd may be starting it, and the note of a new one be made at any time.
     let noted = volume.noted_daemon()?;
-    let running = noted.as_ref().map(ProcessId::open).transpose()?.flatten();
-    let (mut starting, is_new) = match running {
+    let (mut starting, is_new) = match running(noted.as_ref())? {
         Some(process) => (Starting::of(volume, Daemon::Found(process)), false),
         None => (launch(volume, lock, &start, noted, failed, deadline)?, true),
     };
@@ -71,6 +70,11 @@ pub(super) fn serve(volume: &Volume, lock: &Lock, deadline: Deadline) -> Result<
             Err(e)
         }
     }
+}
+
+/// The process that was noted, if it runs.
+fn running(noted: Option<&ProcessId>) -> Result<Option<Process>> {
+    Ok(noted.map(ProcessId::open).transpose()?.flatten())
 }
 
 /// Starts a daemon for `volume`, of which nothing is left mounted.
@@ -116,10 +120,7 @@ pub(super) fn await_unit(volume: &Volume, main: Option<i32>, deadline: Deadline)
         .find_start()?
         .context("how its daemon is started is not known any more")?;
     let noted = volume.noted_daemon()?;
-    let daemon = match (
-        noted.as_ref().map(ProcessId::open).transpose()?.flatten(),
-        noted,
-    ) {
+    let daemon = match (running(noted.as_ref())?, noted) {
         (Some(process), _) => Daemon::Found(process),
         // It has noted itself and ended since.
         (None, Some(noted)) if Some(noted.pid()) == main => Daemon::Ended(noted.pid()),

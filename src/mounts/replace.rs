@@ -67,7 +67,8 @@ impl Place {
     }
 }
 
-/// The layers of the volume at one mount point that are not the live one, from the base to the top.
+/// The layers of the volume at one mount point that are not the live one, from the base to the top,
+/// and whether the live one is on them. None if the highest of them is not known to be dead.
 fn dead_layers<'a>(
     table: &'a MountTable,
     point: &Path,

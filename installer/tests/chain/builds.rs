@@ -8,8 +8,6 @@ use crate::world::{World, loaded, on_node, version};
 use serde_json::{Value, json};
 use std::fs::{Permissions, read, set_permissions, write};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
-use std::path::Path;
-use std::process::Command;
 
 static DATA: [u8; 100_000] = {
     let mut data = [0; 100_000];
@@ -160,7 +158,7 @@ fn the_old_drivers_volumes_outlive_it() {
         assert_eq!(world.seen(), [loaded(&old)]);
         world.sandbox.store.put("docker", "data", DATA);
         let target = world.sandbox.target("pod", "v");
-        mount_as_the_old_driver(world, &target);
+        world.sandbox.mount_as_the_old_driver(&target);
         let eye = Eye::open(&world.node.driver(), &[old, world.driver.clone()]);
         let readers = Readers::start(std::slice::from_ref(&target), &DATA);
         let said = world.install(&world.driver);
@@ -181,30 +179,6 @@ fn the_old_drivers_volumes_outlive_it() {
         world.unmount(&target);
         world.uninstall();
     });
-}
-
-/// Mounts the bucket directly at `target`, as the old Go driver did.
-fn mount_as_the_old_driver(world: &World, target: &Path) {
-    std::fs::create_dir_all(target).unwrap();
-    let sandbox = world.sandbox;
-    let passwd = sandbox.path("old-passwd");
-    write(
-        &passwd,
-        format!("docker:{}:{}\n", sandbox.key_id, sandbox.secret),
-    )
-    .unwrap();
-    set_permissions(&passwd, Permissions::from_mode(0o600)).unwrap();
-    let status = Command::new("s3fs")
-        .arg("docker")
-        .arg(target)
-        .arg(format!("-ourl={}", sandbox.store.url()))
-        .arg(format!("-opasswd_file={}", passwd.display()))
-        .args(["-ouse_path_request_style", "-oallow_other"])
-        .status()
-        .unwrap();
-    assert!(status.success());
-    // Answered once the daemon's start is over.
-    nix::sys::statvfs::statvfs(target).unwrap();
 }
 
 #[test]

@@ -34,7 +34,9 @@ fn a_mount_that_was_killed_leaves_nothing_behind_the_removal() {
             let target = world.sandbox.target("pod", "v");
             create_dir_all(&target).unwrap();
             let options = world.sandbox.options(json!({})).to_string();
-            world.killed_at(point, &["mount", target.to_str().unwrap(), &options]);
+            world
+                .kubelet()
+                .killed_at(point, &["mount", target.to_str().unwrap(), &options]);
             assert!(has_locks(world) && has_volumes(world), "{point}");
             world.uninstall();
             world.assert_as_before(&before);
@@ -53,7 +55,9 @@ fn an_unmount_that_was_killed_leaves_nothing_behind_the_removal() {
             let target = world.sandbox.target("pod", "v");
             world.mount(&target, json!({})).success();
             write(target.join("file"), point).unwrap();
-            world.killed_at(point, &["unmount", target.to_str().unwrap()]);
+            world
+                .kubelet()
+                .killed_at(point, &["unmount", target.to_str().unwrap()]);
             world.uninstall();
             world.assert_as_before(&before);
             // What the Pod wrote has come to the bucket.
@@ -114,7 +118,9 @@ fn a_mount_that_the_driver_cannot_end_keeps_it_there() {
         let target = world.sandbox.target("pod", "v");
         world.mount(&target, json!({})).success();
         let unmount = ["unmount", target.to_str().unwrap()];
-        world.killed_at("unmount: target unmounted", &unmount);
+        world
+            .kubelet()
+            .killed_at("unmount: target unmounted", &unmount);
         // A driver that knows no word.
         let driver = world.node.driver();
         let broken = world.node.make_driver("broken", "failure");

@@ -6,12 +6,10 @@ use harness::{Answer, Kubelet, Sandbox, with_sandbox};
 use nix::mount::{MsFlags, mount};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
 use std::fs::{create_dir_all, read, read_link, write};
 use std::os::unix::fs::PermissionsExt as _;
-use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 /// A node on which the driver is to be installed.
 pub(crate) struct World<'a> {
@@ -170,22 +168,6 @@ impl World<'_> {
             self.mount(target, json!({"shareMount": share})).success();
         }
         targets
-    }
-
-    /// Calls the driver and has it killed at `point`.
-    #[track_caller]
-    pub(crate) fn killed_at<A: AsRef<OsStr>>(&self, point: &str, args: &[A]) {
-        let status = Command::new(self.node.driver())
-            .args(args)
-            .env("OSS_TEST_KILL_AT", point)
-            .stdout(Stdio::null())
-            .status()
-            .unwrap();
-        assert_eq!(
-            status.signal(),
-            Some(9),
-            "the driver does not come to {point:?}; a release build has no such points"
-        );
     }
 
     /// Every file that the driver or the installer may have to do with, with its mode and content.

@@ -78,6 +78,26 @@ impl Kubelet {
         answer.expect("the driver was killed")
     }
 
+    /// Calls the driver, a debug build, with `args`, and has it killed at `point` (`src/fault.rs`).
+    ///
+    /// # Panics
+    /// When it does not come there.
+    #[track_caller]
+    pub fn killed_at<A: AsRef<OsStr>>(&self, point: &str, args: &[A]) {
+        let status = Command::new(&self.driver)
+            .args(args)
+            .envs(self.environment.iter().cloned())
+            .env("OSS_TEST_KILL_AT", point)
+            .stdout(Stdio::null())
+            .status()
+            .expect("start the driver");
+        assert_eq!(
+            status.signal(),
+            Some(9),
+            "the driver does not come to {point:?}; a release build has no such points"
+        );
+    }
+
     /// Begins a call of the driver with `args`.
     ///
     /// # Panics

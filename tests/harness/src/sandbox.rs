@@ -319,6 +319,41 @@ impl Sandbox {
             .collect()
     }
 
+    /// How many mounts there are at `path`, one on the other or hidden.
+    pub fn mounts_at(&self, path: &Path) -> usize {
+        let at = format!(" {} ", path.display());
+        self.mounts()
+            .iter()
+            .filter(|line| line.contains(&at))
+            .count()
+    }
+
+    /// Mounts the bucket `docker` directly at `target`, as the old Go driver did.
+    ///
+    /// # Panics
+    /// When s3fs does not.
+    #[track_caller]
+    pub fn mount_as_the_old_driver(&self, target: &Path) {
+        use std::os::unix::fs::PermissionsExt as _;
+        std::fs::create_dir_all(target).expect("make TARGET");
+        let passwd = self.path("old-passwd");
+        std::fs::write(&passwd, format!("docker:{}:{}\n", self.key_id, self.secret))
+            .expect("write the key");
+        std::fs::set_permissions(&passwd, std::fs::Permissions::from_mode(0o600))
+            .expect("close the key");
+        let status = std::process::Command::new("s3fs")
+            .arg("docker")
+            .arg(target)
+            .arg(format!("-ourl={}", self.store.url()))
+            .arg(format!("-opasswd_file={}", passwd.display()))
+            .args(["-ouse_path_request_style", "-oallow_other"])
+            .status()
+            .expect("start s3fs");
+        assert!(status.success());
+        // Answered once the daemon's start is over.
+        nix::sys::statvfs::statvfs(target).expect("the mount answers");
+    }
+
     /// The key files of the node.
     pub fn key_files(&self) -> Vec<PathBuf> {
         let mut files = secrets::files(&self.state_directory());
