@@ -169,7 +169,7 @@ fn effective_options(
             effective.push(MountOption::with_value("gid", group.to_string()));
         }
         if !given(&effective, "umask") {
-            effective.push(MountOption::with_value("umask", "0007"));
+            effective.push(MountOption::with_value("umask", "0000"));
         }
     }
     effective.extend(signature(options, endpoint, notes)?);

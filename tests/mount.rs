@@ -10,6 +10,7 @@ use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+use std::process::Command;
 
 const DRIVER: &str = env!("CARGO_BIN_EXE_oss");
 
@@ -330,7 +331,7 @@ fn fs_group_and_identity_options_decide_who_owns_the_files() {
                 json!({"kubernetes.io/mounterArgs.FsGroup": "2000"}),
                 0,
                 2000,
-                0o770,
+                0o777,
             ),
             (
                 json!({"kubernetes.io/fsGroup": "2000", "otherOpts": "-o gid=3000,umask=0027"}),
@@ -356,6 +357,33 @@ fn fs_group_and_identity_options_decide_who_owns_the_files() {
             assert!(node.store.requests().iter().all(|r| r.method != "PUT"));
             node.unmount(&target).success();
         }
+    });
+}
+
+/// kubelet runs `runAsUser: 1000, runAsGroup: 1000, fsGroup: 2000` with 2000 as a supplementary group
+/// alone, which ossfs does not see: it reads the groups of the node's /etc/group.
+#[test]
+#[ignore = "needs root, /dev/fuse and s3fs"]
+fn a_process_with_the_fs_group_as_a_supplementary_group_reads_and_writes() {
+    with_sandbox(DRIVER, |node| {
+        let target = node.target("u1", "v");
+        node.store.put("docker", "file", "content");
+        let options = node.options(json!({"kubernetes.io/mounterArgs.FsGroup": "2000"}));
+        node.mount(&target, &options).success();
+        let as_the_pod = |args: &[&str]| {
+            Command::new("setpriv")
+                .args(["--reuid=1000", "--regid=1000", "--groups=2000"])
+                .args(args)
+                .current_dir(&target)
+                .output()
+                .unwrap()
+        };
+        let read = as_the_pod(&["cat", "file"]);
+        assert_eq!(read.stdout, b"content", "{read:?}");
+        let written = as_the_pod(&["cp", "file", "copy"]);
+        assert!(written.status.success(), "{written:?}");
+        node.unmount(&target).success();
+        assert_eq!(node.store.object("docker", "copy").unwrap(), b"content");
     });
 }
 

@@ -54,13 +54,13 @@ fn options_follow_from_the_volume_and_the_node() {
         (
             "{}",
             r#""kubernetes.io/mounterArgs.FsGroup":"2000""#,
-            "gid=2000 umask=0007",
+            "gid=2000 umask=0000",
         ),
-        ("{}", r#""kubernetes.io/fsGroup":"0""#, "gid=0 umask=0007"),
+        ("{}", r#""kubernetes.io/fsGroup":"0""#, "gid=0 umask=0000"),
         (
             "{}",
             r#""kubernetes.io/mounterArgs.FsGroup":"2000","otherOpts":"-o gid=5""#,
-            "gid=5 umask=0007",
+            "gid=5 umask=0000",
         ),
         (
             "{}",

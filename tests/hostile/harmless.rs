@@ -128,7 +128,7 @@ fn what_kubelet_says_of_the_pod_is_not_believed() {
     // Success: whoever names a group has the files of their own bucket belong to it.
     attacks.push(
         Harmless::new("fsGroup 0", one("kubernetes.io/mounterArgs.FsGroup", "0"))
-            .with_options(&["gid=0", "umask=0007"]),
+            .with_options(&["gid=0", "umask=0000"]),
     );
     // Success: the author of a volume decides anyhow whether it is read-only.
     attacks.push(Harmless::new("ro", one("kubernetes.io/readwrite", "ro")).with_options(&["ro"]));
