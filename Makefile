@@ -1,5 +1,14 @@
 # What people call. Every target says what it needs; `make test` and `make demo` need Debian or
-# Ubuntu, Rust and root.
+# Ubuntu, Rust and root. CONTRIBUTING.md lists them by time and need.
+
+RUST_VERSION := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+CARGO_VERSION := $(shell cargo --version 2>/dev/null | cut -d ' ' -f 2)
+ifeq ($(CARGO_VERSION),)
+$(error cargo is missing: install Rust $(RUST_VERSION) or newer with rustup, https://rustup.rs)
+endif
+ifneq ($(RUST_VERSION),$(shell printf '%s\n' $(RUST_VERSION) $(CARGO_VERSION) | sort -V | head -n 1))
+$(error cargo $(CARGO_VERSION) is too old: Rust $(RUST_VERSION) or newer is needed (rustup update stable))
+endif
 
 # An explicit target makes crt-static hold for the binaries alone, not for build scripts.
 TARGET ?= $(shell uname -m)-unknown-linux-gnu
