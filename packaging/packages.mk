@@ -38,7 +38,7 @@ node-packages: build ## A .deb and an .rpm of driver and installer, in dist/
 package-test: ## The image, and both packages on a node with systemd (root)
 	@$(call install,$(TEST_PACKAGES) buildah mandoc rpm shellcheck)
 	$(MAKE) image node-packages
-	mandoc -T lint -W warning packaging/oss.8
+	mandoc -T lint -W warning packaging/*.8
 	shellcheck --severity=warning packaging/scripts/*
 	PATH="$(CURDIR)/$(TOOLS):$$PATH" cargo test --locked --package alicloud-oss-flexvolume -- --include-ignored
 
