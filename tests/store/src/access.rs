@@ -7,6 +7,7 @@ use s3s::auth::{S3Auth, SecretKey};
 use s3s::{S3Result, s3_error};
 
 use crate::objects::{Bucket, Contents, State};
+use crate::oss::Verified;
 
 /// The keys and the policy of a store, as the protocol's front end asks for them.
 #[derive(Clone)]
@@ -28,15 +29,18 @@ impl S3Auth for Keys {
 #[async_trait::async_trait]
 impl S3Access for Keys {
     async fn check(&self, cx: &mut S3AccessContext<'_>) -> S3Result<()> {
-        let Some(credentials) = cx.credentials() else {
+        let key_id = match cx.credentials() {
+            Some(credentials) => Some(credentials.access_key.clone()),
+            None => cx
+                .extensions_mut()
+                .get::<Verified>()
+                .map(|Verified(id)| id.clone()),
+        };
+        let Some(key_id) = key_id else {
             return Err(s3_error!(AccessDenied, "Anonymous access is denied."));
         };
         match cx.s3_path().get_bucket_name() {
-            Some(name) => self
-                .0
-                .lock()
-                .admitting(name, &credentials.access_key)
-                .map(drop),
+            Some(name) => self.0.lock().admitting(name, &key_id).map(drop),
             None => Ok(()),
         }
     }

@@ -42,7 +42,8 @@ fn key_id(headers: &HeaderMap, uri: &Uri) -> Option<String> {
     if let Some(header) = header.and_then(|header| header.to_str().ok()) {
         let (_, credential) = header
             .split_once("Credential=")
-            .or(header.split_once("AWS "))?;
+            .or(header.split_once("AWS "))
+            .or(header.split_once("OSS "))?;
         return first(credential);
     }
     uri.query()?.split('&').find_map(|pair| {
@@ -108,6 +109,10 @@ mod tests {
         assert_eq!(request("/", &[("authorization", v4)]).key_id, "ID");
         assert_eq!(
             request("/", &[("authorization", "AWS ID:sig")]).key_id,
+            "ID"
+        );
+        assert_eq!(
+            request("/", &[("authorization", "OSS ID:sig")]).key_id,
             "ID"
         );
         assert_eq!(

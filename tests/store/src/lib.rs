@@ -1,7 +1,7 @@
-//! An S3 server for tests and demonstrations, on loopback and in memory.
+//! An S3 and OSS server for tests and demonstrations, on loopback and in memory.
 //!
-//! It speaks the real protocol and verifies signatures, so that a real client on a real mount can
-//! be run against it. Tests reach around the protocol: they look at what is stored, at the record
+//! It speaks the real protocols, each client's own by its signature, and verifies the signatures,
+//! so that a real client on a real mount can be run against it. Tests reach around the protocol: they look at what is stored, at the record
 //! of requests, and inject [faults](Fault).
 //!
 //! ```
@@ -22,6 +22,7 @@ mod list;
 mod listing;
 mod lookup;
 mod objects;
+mod oss;
 mod record;
 mod s3;
 mod server;

@@ -4,6 +4,7 @@ use s3s::dto::{CopySource, ETagCondition};
 use s3s::{S3Request, S3Result, s3_error};
 
 use crate::objects::{Object, State};
+use crate::oss::Verified;
 use crate::uploads::Upload;
 
 impl State {
@@ -27,7 +28,8 @@ impl State {
         let key_id = request
             .credentials
             .as_ref()
-            .map(|credentials| credentials.access_key.as_str());
+            .map(|credentials| credentials.access_key.as_str())
+            .or_else(|| request.extensions.get().map(|Verified(id)| id.as_str()));
         self.admitting(bucket, key_id.unwrap_or_default())?;
         self.object(bucket, key)
     }
@@ -55,7 +57,7 @@ pub(crate) fn meets(
 ) -> (bool, bool) {
     let is = |condition: &ETagCondition| {
         object.is_some_and(|object| match condition.as_etag() {
-            Some(etag) => etag.value() == object.etag,
+            Some(etag) => etag.value().eq_ignore_ascii_case(&object.etag),
             None => true,
         })
     };

@@ -20,6 +20,7 @@ use crate::address::{self, Hosts};
 use crate::body::Drained;
 use crate::faults::{End, Faults, GARBAGE};
 use crate::objects::Contents;
+use crate::oss::Exchange;
 use crate::record::Record;
 use crate::s3::Operations;
 
@@ -112,16 +113,24 @@ async fn answer(
     s3: &S3Service,
     request: http::Request<Incoming>,
 ) -> Result<Response<Body>, HttpError> {
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
     let seen = address::read(&parts);
     let (bucket, method) = (seen.bucket.clone(), seen.method.clone());
+    let oss = Exchange::begin(&parts, &seen);
     let ticket = shared.record.begin(seen);
     let body = Drained::new(body);
-    let response = match shared.faults.pass(&bucket, &method).await {
-        Some(end) => end.respond(),
-        None => {
+    let end = shared.faults.pass(&bucket, &method).await;
+    let admitted = match (&end, &oss) {
+        (None, Some(oss)) => oss.admit(&mut parts, &shared.contents),
+        _ => Ok(()),
+    };
+    let response = match (end, admitted) {
+        (Some(end), _) => in_dialect(oss.as_ref(), end.respond()).await,
+        (None, Err(refused)) => Ok(*refused),
+        (None, Ok(())) => {
             let body = Body::http_body_unsync(body);
-            s3.call(http::Request::from_parts(parts, body)).await
+            let request = http::Request::from_parts(parts, body);
+            in_dialect(oss.as_ref(), s3.call(request).await).await
         }
     };
     let status = response
@@ -130,6 +139,17 @@ async fn answer(
         .map(|response| response.status().as_u16());
     shared.record.finish(&ticket, status);
     response
+}
+
+/// The answer in the client's own protocol.
+async fn in_dialect(
+    oss: Option<&Exchange>,
+    response: Result<Response<Body>, HttpError>,
+) -> Result<Response<Body>, HttpError> {
+    match (oss, response) {
+        (Some(oss), Ok(response)) => oss.answer(response).await,
+        (_, response) => response,
+    }
 }
 
 impl End {

@@ -44,7 +44,7 @@ impl Upload {
             let same = listed
                 .e_tag
                 .as_ref()
-                .is_some_and(|etag| etag.value() == part.etag());
+                .is_some_and(|etag| etag.value().eq_ignore_ascii_case(&part.etag()));
             same.then(|| part.clone())
         };
         let parts: Option<Vec<Part>> = listed.iter().map(part).collect();

@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, SystemTime};
 
 use base64_simd::STANDARD;
-use s3s::crypto::{Checksum, Sha1};
+use s3s::crypto::{Checksum, Sha1, Sha256};
 use s3s::dto::{Timestamp, TimestampFormat};
 use store::Store;
 
@@ -150,7 +150,7 @@ impl Client {
 }
 
 impl Answer {
-    fn read(mut stream: TcpStream) -> io::Result<Self> {
+    pub(crate) fn read(mut stream: TcpStream) -> io::Result<Self> {
         let mut bytes = Vec::new();
         stream.read_to_end(&mut bytes)?;
         let end = bytes.windows(4).position(|window| window == b"\r\n\r\n");
@@ -208,14 +208,23 @@ fn date() -> io::Result<String> {
     String::from_utf8(date).map_err(io::Error::other)
 }
 
-fn hmac_sha1(key: &[u8], text: &[u8]) -> [u8; 20] {
+pub(crate) fn hmac_sha1(key: &[u8], text: &[u8]) -> [u8; 20] {
+    hmac::<Sha1>(key, text)
+}
+
+pub(crate) fn hmac_sha256(key: &[u8], text: &[u8]) -> [u8; 32] {
+    hmac::<Sha256>(key, text)
+}
+
+/// HMAC for keys of at most a block.
+fn hmac<H: Checksum>(key: &[u8], text: &[u8]) -> H::Output {
     let mut block = [0; 64];
     block[..key.len()].copy_from_slice(key);
     let digest = |pad: u8, text: &[u8]| {
-        let mut sha1 = Sha1::new();
-        sha1.update(&block.map(|byte| byte ^ pad));
-        sha1.update(text);
-        sha1.finalize()
+        let mut hash = H::new();
+        hash.update(&block.map(|byte| byte ^ pad));
+        hash.update(text);
+        hash.finalize()
     };
-    digest(0x5c, &digest(0x36, text))
+    digest(0x5c, digest(0x36, text).as_ref())
 }

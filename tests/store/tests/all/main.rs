@@ -6,5 +6,6 @@ mod client;
 mod faults;
 mod mount;
 mod objects;
+mod oss;
 mod s3fs;
 mod uploads;
