@@ -3,7 +3,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
 
-use harness::{Answer, Kubelet, Status};
 use serde_json::json;
 use std::ffi::{OsStr, OsString};
 use std::fs::Permissions;
@@ -11,6 +10,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use support::{Answer, Kubelet, Status};
 
 const DRIVER: &str = env!("CARGO_BIN_EXE_oss");
 

@@ -2,12 +2,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
 
-use harness::store::{refusing_server, silent_server};
-use harness::{Fault, Sandbox, Settings, with_sandbox, with_settings};
 use nix::mount::{MsFlags, mount};
 use serde_json::{Value, json};
 use std::fs;
 use std::time::{Duration, Instant};
+use support::{
+    Fault, Sandbox, Settings,
+    store::{refusing_server, silent_server},
+    with_sandbox, with_settings,
+};
 
 const DRIVER: &str = env!("CARGO_BIN_EXE_oss");
 

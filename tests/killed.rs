@@ -3,7 +3,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
 
-use harness::{Container, Fault, Propagation, with_sandbox};
 use nix::mount::{MsFlags, mount};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -11,6 +10,7 @@ use serde_json::json;
 use std::fs;
 use std::process::{Command, Stdio};
 use std::time::Duration;
+use support::{Container, Fault, Propagation, with_sandbox};
 
 const DRIVER: &str = env!("CARGO_BIN_EXE_oss");
 

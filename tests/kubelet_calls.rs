@@ -3,9 +3,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
 
-use harness::{Settings, Status, with_settings};
 use serde_json::Value;
 use std::path::Path;
+use support::{Settings, Status, with_settings};
 
 const DRIVER: &str = env!("CARGO_BIN_EXE_oss");
 const CALLS: &str = include_str!("data/kubelet-calls/v1.36.2.jsonl");
@@ -73,7 +73,7 @@ fn every_recorded_call_is_answered_as_it_should_be() {
 }
 
 /// The recorded target under this node's kubelet root.
-fn here(node: &harness::Sandbox, recorded: &str) -> std::path::PathBuf {
+fn here(node: &support::Sandbox, recorded: &str) -> std::path::PathBuf {
     let below = recorded.strip_prefix("/var/lib/kubelet/").unwrap();
     node.path("kubelet").join(below)
 }

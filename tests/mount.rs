@@ -2,7 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
 
-use harness::{Sandbox, Settings, with_sandbox, with_settings};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
@@ -11,6 +10,8 @@ use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
+use support::{PATIENCE, Pidfd, Sandbox, Settings, with_sandbox, with_settings};
 
 const DRIVER: &str = env!("CARGO_BIN_EXE_oss");
 
@@ -101,33 +102,20 @@ fn a_file_still_open_at_unmount_reaches_the_store_behind_it() {
         drop(file);
         let written = node
             .store
-            .wait_for_request(std::time::Duration::from_secs(60), |request| {
+            .wait_for_request(Duration::from_secs(60), |request| {
                 request.method == "PUT"
                     && request.key.contains("late")
                     && request.status == Some(200)
             });
         assert!(written);
-        wait_for_end(&daemons);
+        for pid in daemons {
+            assert!(Pidfd::wait_for_end(pid, PATIENCE));
+        }
         assert_eq!(
             node.store.object("docker", "late").as_deref(),
             Some(&b"written"[..])
         );
     });
-}
-
-/// Waits until the processes `pids` have ended.
-fn wait_for_end(pids: &[i32]) {
-    for pid in pids {
-        let pid = rustix::process::Pid::from_raw(*pid).unwrap();
-        // No such process: it has ended already.
-        if let Ok(fd) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) {
-            let mut fds = [nix::poll::PollFd::new(
-                std::os::fd::AsFd::as_fd(&fd),
-                nix::poll::PollFlags::POLLIN,
-            )];
-            nix::poll::poll(&mut fds, nix::poll::PollTimeout::NONE).unwrap();
-        }
-    }
 }
 
 #[test]

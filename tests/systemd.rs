@@ -3,14 +3,16 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
 
-use harness::{Answer, Store};
-use node::{Config, Node};
 use serde_json::{Value, json};
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
+use support::{
+    Answer, Store,
+    node::{self, Config, Node},
+};
 
 const DRIVER: &str = env!("CARGO_BIN_EXE_oss");
 const SECRET: &str = "sEcrEtOnSystemd";
@@ -321,7 +323,7 @@ fn a_killed_daemon_is_back_in_every_running_container() {
 }
 
 fn print_line(line: &str) {
-    // Behind the test harness's capture: the number is there to be read.
+    // Past the test harness's capture: the number is there to be read.
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 

@@ -2,7 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
 
-use harness::{Fault, Settings, with_sandbox, with_settings};
 use nix::mount::{MsFlags, mount};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -10,6 +9,7 @@ use serde_json::json;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use support::{Fault, PATIENCE, Pidfd, Settings, with_sandbox, with_settings};
 
 const DRIVER: &str = env!("CARGO_BIN_EXE_oss");
 
@@ -96,12 +96,7 @@ fn a_busy_mount_is_detached_at_the_deadline() {
         let daemons = node.daemons();
         drop(open);
         for pid in daemons {
-            let pid = rustix::process::Pid::from_raw(pid).unwrap();
-            if let Ok(fd) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) {
-                let fd = std::os::fd::AsFd::as_fd(&fd);
-                let mut fds = [nix::poll::PollFd::new(fd, nix::poll::PollFlags::POLLIN)];
-                nix::poll::poll(&mut fds, nix::poll::PollTimeout::NONE).unwrap();
-            }
+            assert!(Pidfd::wait_for_end(pid, PATIENCE));
         }
     });
 }

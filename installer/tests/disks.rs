@@ -2,14 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
 
-mod support;
-
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use support::eye::Eye;
-use support::{Node, Process, Stream};
+use support::{DriverWatcher, Process, Stream, TestHost};
 
 /// Runs `test` in a mount namespace of its own; what it mounts is gone afterwards.
 fn in_own_namespace(test: impl FnOnce() + Send) {
@@ -39,27 +36,23 @@ fn remount(at: &Path, flags: MsFlags) {
 }
 
 /// What the installer says until its first look is over.
-fn said_by_run(node: &Node, driver: &Path) -> String {
-    let mut run = Process::start(&mut node.minimal("run", driver), Stream::Stderr);
-    let mut lines = run.read_until("the host is not reached");
-    let (ended_well, rest) = run.terminate();
-    assert!(ended_well);
-    lines.extend(rest);
-    lines.join("\n")
+fn said_by_run(node: &TestHost, driver: &Path) -> String {
+    let run = Process::start(&mut node.minimal("run", driver), Stream::Stderr);
+    run.end_at("the host is not reached")
 }
 
 #[test]
 #[ignore = "needs root"]
 fn a_full_disk_leaves_the_old_driver() {
     in_own_namespace(|| {
-        let node = Node::new();
+        let node = TestHost::new();
         let (a, b) = (node.make_driver("a", ""), node.make_driver("b", ""));
         let size = a.metadata().unwrap().len() * 3 / 2;
         mount_tmpfs(&node.plugins, MsFlags::empty(), &format!("size={size}"));
         let said = said_by_run(&node, &a);
         assert!(said.contains("installed /"), "{said}");
         let mut kubelet = node.start_kubelet(&[]);
-        let eye = Eye::open(&node.driver(), std::slice::from_ref(&a));
+        let watcher = DriverWatcher::start(&node.driver(), std::slice::from_ref(&a));
         let said = said_by_run(&node, &b);
         assert!(said.contains("blocks installing: install "), "{said}");
         assert!(
@@ -68,7 +61,7 @@ fn a_full_disk_leaves_the_old_driver() {
         );
         assert_eq!(node.names(), ["alicloud~oss", "oss"]);
         assert_eq!(node.seen_by(&mut kubelet).len(), 0);
-        eye.close();
+        watcher.stop();
     });
 }
 
@@ -76,7 +69,7 @@ fn a_full_disk_leaves_the_old_driver() {
 #[ignore = "needs root"]
 fn a_first_install_on_a_full_disk_leaves_nothing() {
     in_own_namespace(|| {
-        let node = Node::new();
+        let node = TestHost::new();
         mount_tmpfs(&node.plugins, MsFlags::empty(), "size=100k");
         let said = said_by_run(&node, &node.make_driver("a", ""));
         assert!(said.contains("No space left on device"), "{said}");
@@ -98,7 +91,7 @@ fn disks_that_cannot_hold_a_driver_are_named() {
                 "is on a file system mounted noexec: remount it with exec",
             ),
         ] {
-            let node = Node::new();
+            let node = TestHost::new();
             mount_tmpfs(&node.plugins, MsFlags::empty(), "size=100m");
             remount(&node.plugins, flags);
             let said = said_by_run(&node, &node.make_driver("a", ""));
@@ -112,7 +105,7 @@ fn disks_that_cannot_hold_a_driver_are_named() {
 #[ignore = "needs root"]
 fn the_driver_comes_when_the_disk_can_hold_it() {
     in_own_namespace(|| {
-        let node = Node::new();
+        let node = TestHost::new();
         mount_tmpfs(&node.plugins, MsFlags::empty(), "size=100m");
         remount(&node.plugins, MsFlags::MS_RDONLY);
         let mut command = node.minimal("run", &node.make_driver("a", ""));

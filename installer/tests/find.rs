@@ -3,12 +3,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
 
-mod support;
-
 use std::fs::{create_dir_all, write};
 use std::os::unix::fs::symlink;
 use std::process::Command;
-use support::{Node, Process, Stream, finish, installer};
+use support::{Process, Stream, TestHost, finish, installer};
 
 const DEFAULT: &str = "/usr/libexec/kubernetes/kubelet-plugins/volume/exec";
 
@@ -37,7 +35,7 @@ fn kubelet(pid: u32, argv: &str) -> Shown {
 }
 
 /// Shows `process` in the /proc of `node`, as far as it is looked at.
-fn show(node: &Node, process: &Shown) {
+fn show(node: &TestHost, process: &Shown) {
     let directory = node.path("proc").join(process.pid.to_string());
     let _ = std::fs::remove_file(&directory);
     create_dir_all(directory.join("ns")).unwrap();
@@ -64,8 +62,8 @@ fn show(node: &Node, process: &Shown) {
 }
 
 /// A node with these processes and files.
-fn node(processes: &[Shown], files: &[(&str, &str)]) -> Node {
-    let node = Node::new();
+fn node(processes: &[Shown], files: &[(&str, &str)]) -> TestHost {
+    let node = TestHost::new();
     show(&node, &kubelet(1, "/sbin/init"));
     for process in processes {
         create_dir_all(node.path(process.root)).unwrap();
@@ -78,7 +76,7 @@ fn node(processes: &[Shown], files: &[(&str, &str)]) -> Node {
     node
 }
 
-fn find(node: &Node) -> Command {
+fn find(node: &TestHost) -> Command {
     let mut command = installer("find");
     command
         .arg("--host-root")
@@ -403,7 +401,7 @@ fn without_kubelet_the_only_known_directory_will_do() {
 
 #[test]
 fn a_real_process_is_found_through_proc() {
-    let node = Node::new();
+    let node = TestHost::new();
     let kubelet = node.start_kubelet(&["--volume-plugin-dir=/plugins"]);
     let (found, text) = finish(&mut find(&node));
     assert!(found, "{text}");
@@ -416,7 +414,7 @@ fn a_real_process_is_found_through_proc() {
 
 #[test]
 fn while_kubelet_restarts_its_directory_stays() {
-    let node = Node::new();
+    let node = TestHost::new();
     create_dir_all(node.host("etc/kubernetes/volumeplugins")).unwrap();
     let driver = node.make_driver("a", "");
     let mut kubelet = node.start_kubelet(&["--volume-plugin-dir=/plugins"]);
@@ -440,7 +438,7 @@ fn while_kubelet_restarts_its_directory_stays() {
 
 #[test]
 fn a_directory_given_is_compared_with_kubelets_word() {
-    let node = Node::new();
+    let node = TestHost::new();
     let driver = node.make_driver("a", "");
     let _kubelet = node.start_kubelet(&["--volume-plugin-dir=/elsewhere"]);
     let (ready, text) = finish(

@@ -3,17 +3,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
 
-mod support;
-
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use std::fs::{create_dir_all, read_to_string, write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use support::{Node, Process, Stream, finish};
+use support::{Process, Stream, TestHost, finish, node};
 
 /// Runs `test` on a host with Debian as its root, over which it may write.
-fn on_debian(test: impl FnOnce(&Node) + Send) {
+fn on_debian(test: impl FnOnce(&TestHost) + Send) {
     if node::skip() {
         return;
     }
@@ -24,7 +22,7 @@ fn on_debian(test: impl FnOnce(&Node) + Send) {
                 unshare(CloneFlags::CLONE_NEWNS).expect("a mount namespace: root is needed");
                 let none = None::<&str>;
                 mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
-                let node = Node::new();
+                let node = TestHost::new();
                 overlay(&node, &image);
                 test(&node);
             })
@@ -36,7 +34,7 @@ fn on_debian(test: impl FnOnce(&Node) + Send) {
 }
 
 /// Mounts a writable view of `image` as the root of the node's host.
-fn overlay(node: &Node, image: &Path) {
+fn overlay(node: &TestHost, image: &Path) {
     let memory = node.path("memory");
     create_dir_all(&memory).unwrap();
     mount(
@@ -70,7 +68,7 @@ fn overlay(node: &Node, image: &Path) {
 }
 
 /// A directory with a package `name` of ossfs, which is s3fs under another name.
-fn package(node: &Node, name: &str, depends: &str) -> PathBuf {
+fn package(node: &TestHost, name: &str, depends: &str) -> PathBuf {
     let tree = node.path(&format!("tree-{name}"));
     create_dir_all(tree.join("DEBIAN")).unwrap();
     create_dir_all(tree.join("usr/bin")).unwrap();
@@ -93,19 +91,14 @@ fn package(node: &Node, name: &str, depends: &str) -> PathBuf {
 }
 
 /// What the installer says until it has looked at the whole host once.
-fn said_by_run(node: &Node, packages: &Path) -> String {
+fn said_by_run(node: &TestHost, packages: &Path) -> String {
     let driver = node.make_driver("a", "");
     let mut command = node.full("run", &driver);
     command
         .args(["--plugin-dir", "/plugins"])
         .arg("--ossfs-packages")
         .arg(packages);
-    let mut run = Process::start(&mut command, Stream::Stderr);
-    let mut lines = run.read_until("/dev/fuse ");
-    let (ended_well, rest) = run.terminate();
-    assert!(ended_well);
-    lines.extend(rest);
-    lines.join("\n")
+    Process::start(&mut command, Stream::Stderr).end_at("/dev/fuse ")
 }
 
 #[test]

@@ -2,16 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
 
-mod support;
-
 use std::fs::{Permissions, read, set_permissions};
 use std::os::unix::fs::PermissionsExt as _;
-use support::eye::Eye;
-use support::{Node, Process, Stream, copy_program, finish};
+use support::{DriverWatcher, Process, Stream, TestHost, copy_program, finish};
 
 /// Runs the installer until it has looked at the whole node once, and ends it.
 #[track_caller]
-fn run_once(node: &Node, driver: &std::path::Path) -> Vec<String> {
+fn run_once(node: &TestHost, driver: &std::path::Path) -> Vec<String> {
     let mut run = Process::start(&mut node.minimal("run", driver), Stream::Stderr);
     let mut lines = run.read_until("the host is not reached");
     let (ended_well, rest) = run.terminate();
@@ -22,10 +19,10 @@ fn run_once(node: &Node, driver: &std::path::Path) -> Vec<String> {
 
 #[test]
 fn each_change_is_one_init_and_no_gap() {
-    let node = Node::new();
+    let node = TestHost::new();
     let (a, b) = (node.make_driver("a", ""), node.make_driver("b", ""));
     let mut kubelet = node.start_kubelet(&[]);
-    let eye = Eye::open(&node.driver(), &[a.clone(), b.clone()]);
+    let watcher = DriverWatcher::start(&node.driver(), &[a.clone(), b.clone()]);
     for (what, driver, expected) in [
         ("first install", &a, &["init alicloud~oss ok oss a"][..]),
         ("the same again", &a, &[]),
@@ -43,12 +40,12 @@ fn each_change_is_one_init_and_no_gap() {
         let (ready, text) = finish(&mut node.minimal("check", driver));
         assert!(ready, "{what}: {text}");
     }
-    assert!(eye.close() > 100);
+    assert!(watcher.stop() > 100);
 }
 
 #[test]
 fn a_directory_without_driver_is_filled() {
-    let node = Node::new();
+    let node = TestHost::new();
     let a = node.make_driver("a", "");
     std::fs::create_dir(node.plugins.join("alicloud~oss")).unwrap();
     std::fs::write(node.plugins.join("alicloud~oss/notes"), "x").unwrap();
@@ -62,11 +59,11 @@ fn a_directory_without_driver_is_filled() {
 
 #[test]
 fn a_driver_that_does_not_answer_is_never_published() {
-    let node = Node::new();
+    let node = TestHost::new();
     let good = node.make_driver("good", "");
     run_once(&node, &good);
     let mut kubelet = node.start_kubelet(&[]);
-    let eye = Eye::open(&node.driver(), std::slice::from_ref(&good));
+    let watcher = DriverWatcher::start(&node.driver(), std::slice::from_ref(&good));
     for (answer, expected) in [
         (
             "failure",
@@ -84,12 +81,12 @@ fn a_driver_that_does_not_answer_is_never_published() {
         assert_eq!(node.names(), ["alicloud~oss", "oss"], "{answer}");
     }
     assert_eq!(node.seen_by(&mut kubelet).len(), 0);
-    eye.close();
+    watcher.stop();
 }
 
 #[test]
 fn a_program_for_another_machine_is_refused() {
-    let node = Node::new();
+    let node = TestHost::new();
     let driver = node.make_driver("a", "");
     let mut bytes = read(&driver).unwrap();
     bytes[18..20].copy_from_slice(&[22, 0]);
@@ -104,7 +101,7 @@ fn a_program_for_another_machine_is_refused() {
 
 #[test]
 fn a_directory_that_others_write_to_is_refused() {
-    let node = Node::new();
+    let node = TestHost::new();
     let driver = node.make_driver("a", "");
     set_permissions(&node.plugins, Permissions::from_mode(0o777)).unwrap();
     let lines = run_once(&node, &driver).join("\n");
@@ -114,7 +111,7 @@ fn a_directory_that_others_write_to_is_refused() {
 
 #[test]
 fn ready_is_only_what_kubelet_has_loaded() {
-    let node = Node::new();
+    let node = TestHost::new();
     let a = node.make_driver("a", "");
     let (ready, text) = finish(&mut node.minimal("check", &a));
     assert!(
@@ -167,7 +164,7 @@ fn ready_is_only_what_kubelet_has_loaded() {
 
 #[test]
 fn a_look_at_another_build_leaves_the_stamp_alone() {
-    let node = Node::new();
+    let node = TestHost::new();
     let (a, b) = (node.make_driver("a", ""), node.make_driver("b", ""));
     run_once(&node, &a);
     let _kubelet = node.start_kubelet(&[]);
@@ -182,7 +179,7 @@ fn a_look_at_another_build_leaves_the_stamp_alone() {
 
 #[test]
 fn a_drivers_directory_that_others_write_to_is_closed() {
-    let node = Node::new();
+    let node = TestHost::new();
     let a = node.make_driver("a", "");
     run_once(&node, &a);
     let directory = node.plugins.join("alicloud~oss");
@@ -200,7 +197,7 @@ fn a_drivers_directory_that_others_write_to_is_closed() {
 #[test]
 fn what_others_may_have_changed_is_not_run() {
     for (place, mode) in [("alicloud~oss", 0o777), ("alicloud~oss/oss", 0o777)] {
-        let node = Node::new();
+        let node = TestHost::new();
         let a = node.make_driver("a", "");
         run_once(&node, &a);
         let (script, canary) = (node.path("script"), node.path("canary"));
@@ -215,7 +212,7 @@ fn what_others_may_have_changed_is_not_run() {
 
 #[test]
 fn the_old_driver_is_named() {
-    let node = Node::new();
+    let node = TestHost::new();
     run_once(&node, &node.make_driver("new", ""));
     copy_program(&node.make_driver("old", "no capabilities"), &node.driver());
     let lines = run_once(&node, &node.path("image-new")).join("\n");
@@ -227,7 +224,7 @@ fn the_old_driver_is_named() {
 
 #[test]
 fn the_state_directory_becomes_roots_alone() {
-    let node = Node::new();
+    let node = TestHost::new();
     set_permissions(&node.state, Permissions::from_mode(0o755)).unwrap();
     run_once(&node, &node.make_driver("a", ""));
     let mode = node.state.metadata().unwrap().permissions().mode();
@@ -236,7 +233,7 @@ fn the_state_directory_becomes_roots_alone() {
 
 #[test]
 fn the_log_can_be_json() {
-    let node = Node::new();
+    let node = TestHost::new();
     let (_, text) = finish(
         node.minimal("check", &node.make_driver("a", ""))
             .arg("--log-format=json"),

@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
 
-mod support;
-
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use std::fs::{
     File, OpenOptions, Permissions, create_dir, read, read_link, remove_file, rename,
@@ -11,7 +9,7 @@ use std::fs::{
 };
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
-use support::{Node, Process, Stream};
+use support::{Process, Stream, TestHost};
 
 /// Puts `new` in the place of `old` in one moment, so that the installer cannot come between.
 fn exchange(old: &Path, new: &Path) {
@@ -20,8 +18,8 @@ fn exchange(old: &Path, new: &Path) {
 
 /// Does `damage` to the node of an installer that runs with `period`, and waits until it is undone.
 #[track_caller]
-fn repaired(what: &str, damage: impl FnOnce(&Node)) -> (Node, String) {
-    let node = Node::new();
+fn repaired(what: &str, damage: impl FnOnce(&TestHost)) -> (TestHost, String) {
+    let node = TestHost::new();
     let driver = node.make_driver("a", "");
     let mut run = Process::start(&mut node.minimal("run", &driver), Stream::Stderr);
     run.wait_for("the host is not reached");
@@ -143,7 +141,7 @@ fn the_drivers_directory_comes_back_as_a_whole() {
 
 #[test]
 fn the_plugin_directory_is_followed_when_it_is_made_anew() {
-    let node = Node::new();
+    let node = TestHost::new();
     let driver = node.make_driver("a", "");
     let mut run = Process::start(&mut node.minimal("run", &driver), Stream::Stderr);
     run.wait_for("the host is not reached");
@@ -160,7 +158,7 @@ fn the_plugin_directory_is_followed_when_it_is_made_anew() {
 
 #[test]
 fn a_quarrel_is_not_fought_without_end() {
-    let node = Node::new();
+    let node = TestHost::new();
     let (a, b) = (node.make_driver("a", ""), node.make_driver("b", ""));
     let mut one = Process::start(&mut node.minimal("run", &a), Stream::Stderr);
     one.wait_for("the host is not reached");

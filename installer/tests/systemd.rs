@@ -3,10 +3,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
 
-mod support;
-
 use std::fs::{create_dir_all, read_to_string, write};
-use support::{Node as Host, Process, Stream, beside};
+use support::{
+    Process, Stream, TestHost as Host, beside,
+    node::{self, Config, Node},
+};
 
 #[test]
 #[ignore = "needs root, /dev/fuse and debootstrap"]
@@ -14,7 +15,7 @@ fn a_node_is_reached_through_its_first_process() {
     if node::skip() {
         return;
     }
-    let node = node::Node::boot(node::Config::new()).unwrap();
+    let node = Node::boot(Config::new()).unwrap();
     create_dir_all(node.path("/etc/kubernetes/volumeplugins")).unwrap();
     create_dir_all(node.path("/etc/alicloud-oss")).unwrap();
     write(

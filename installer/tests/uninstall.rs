@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
 
-mod support;
-
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use std::collections::BTreeMap;
@@ -12,13 +10,12 @@ use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
-use support::killer::run_until;
-use support::{Node, Process, Stream, finish};
+use support::{Process, Stream, TestHost, finish, kill_after};
 
 const VOLUME: &str = "var/lib/kubelet/pods/uid-1/volumes/alicloud~oss/data";
 
 /// Makes the host's first process one that has `mountinfo` as its mount table.
-fn with_table(node: &Node, mountinfo: &str) {
+fn with_table(node: &TestHost, mountinfo: &str) {
     let directory = node.path("proc/1");
     std::fs::remove_file(&directory).unwrap();
     create_dir_all(directory.join("ns")).unwrap();
@@ -27,7 +24,7 @@ fn with_table(node: &Node, mountinfo: &str) {
 }
 
 /// A host with updatedb, and the installer's word for it.
-fn command(node: &Node, word: &str) -> Command {
+fn command(node: &TestHost, word: &str) -> Command {
     let config = node.path("config.json");
     write(&config, "{\"ossfs\":\"s3fs\"}\n").unwrap();
     let mut command = node.full(word, &node.path("image-a"));
@@ -39,7 +36,7 @@ fn command(node: &Node, word: &str) -> Command {
 }
 
 /// Every file below the host's root with its content.
-fn files(node: &Node) -> BTreeMap<String, Vec<u8>> {
+fn files(node: &TestHost) -> BTreeMap<String, Vec<u8>> {
     let mut found = BTreeMap::new();
     let mut directories = vec![node.path("host")];
     while let Some(directory) = directories.pop() {
@@ -57,7 +54,7 @@ fn files(node: &Node) -> BTreeMap<String, Vec<u8>> {
     found
 }
 
-fn install(node: &Node) {
+fn install(node: &TestHost) {
     let mut run = Process::start(&mut command(node, "run"), Stream::Stderr);
     run.wait_for("installed /etc/alicloud-oss/config.json");
     run.wait_for("/dev/fuse is missing");
@@ -66,8 +63,8 @@ fn install(node: &Node) {
 }
 
 /// A host on which nothing of the installer is yet.
-fn bare() -> Node {
-    let node = Node::new();
+fn bare() -> TestHost {
+    let node = TestHost::new();
     node.make_driver("a", "");
     std::fs::remove_dir(&node.state).unwrap();
     create_dir_all(node.host("etc")).unwrap();
@@ -214,7 +211,7 @@ fn without_kubelet_the_driver_goes_from_every_known_directory() {
 }
 
 /// Has a volume show in the host's mount table.
-fn with_volume(node: &Node) {
+fn with_volume(node: &TestHost) {
     let line = format!("90 27 0:50 / /{VOLUME} rw - fuse.ossfs ossfs rw\n");
     write(node.path("proc/1/mountinfo"), line).unwrap();
 }
@@ -228,8 +225,8 @@ fn one_that_is_killed_anywhere_is_finished_by_the_next() {
     for calls in (1..).step_by(8) {
         create_dir_all(node.state.join("volumes/half")).unwrap();
         write(node.state.join("volumes/half/passwd"), "docker:key:secret").unwrap();
-        assert!(!run_until(&mut command(&node, "run"), usize::MAX));
-        let went_through = !run_until(&mut command(&node, "uninstall"), calls);
+        assert!(!kill_after(&mut command(&node, "run"), usize::MAX));
+        let went_through = !kill_after(&mut command(&node, "uninstall"), calls);
         if went_through {
             assert_eq!(files(&node), before);
             break;
@@ -249,7 +246,7 @@ fn an_installer_that_was_killed_anywhere_is_taken_away() {
     with_table(&node, "");
     let before = files(&node);
     for calls in (1..).step_by(2) {
-        let went_through = !run_until(&mut command(&node, "run"), calls);
+        let went_through = !kill_after(&mut command(&node, "run"), calls);
         let (removed, text) = finish(&mut command(&node, "uninstall"));
         assert!(removed, "{text}");
         assert_eq!(files(&node), before, "killed behind {calls} stops");
@@ -277,7 +274,7 @@ fn what_cannot_be_undone_does_not_keep_the_rest() {
 
 #[test]
 fn refused_where_the_mount_table_is_not_seen() {
-    let node = Node::new();
+    let node = TestHost::new();
     let driver = node.make_driver("a", "");
     let (removed, text) = finish(&mut node.minimal("uninstall", &driver));
     assert!(

@@ -3,10 +3,10 @@
 use crate::DRIVER;
 use crate::recorder::{Recorder, Then};
 use crate::table;
-use harness::{Sandbox, with_sandbox};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
+use support::{Sandbox, with_sandbox};
 
 /// A value that the sensitive option `name` takes.
 fn value_of(name: &str) -> &'static str {

@@ -5,8 +5,8 @@ use crate::DRIVER;
 use crate::recorder::{Recorder, Then};
 use crate::shell::WORDS;
 use crate::table;
-use harness::with_sandbox;
 use serde_json::{Map, Value, json};
+use support::with_sandbox;
 
 /// An attack with what it may bring about at most.
 struct Harmless {

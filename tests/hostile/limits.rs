@@ -3,11 +3,11 @@
 
 use crate::DRIVER;
 use crate::refused::{SECRET, Untouched};
-use harness::Status;
 use serde_json::json;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 use std::time::{Duration, Instant};
+use support::Status;
 
 /// The most that fits one argument with its NUL.
 const ARGUMENT: usize = 128 * 1024 - 1;

@@ -3,13 +3,13 @@
 
 use crate::DRIVER;
 use crate::recorder::{Recorder, Then};
-use harness::{Sandbox, with_sandbox};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use std::fs::{self, OpenOptions, Permissions};
 use std::io::Read as _;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
+use support::{Sandbox, with_sandbox};
 
 const CANARY: &str = "nobody may change this";
 /// A user that is not root.

@@ -2,7 +2,6 @@
 //! of a process that holds a key.
 
 use crate::DRIVER;
-use harness::{Sandbox, with_sandbox};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::json;
 use std::fs::{self, OpenOptions};
@@ -12,6 +11,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use support::{Sandbox, with_sandbox};
 
 /// Every path below `directory`, itself first; a staging directory is not entered.
 fn paths(directory: &Path) -> Vec<PathBuf> {

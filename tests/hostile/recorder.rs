@@ -1,8 +1,8 @@
 //! A stand-in for ossfs for the one question with which arguments it is started.
 
-use harness::{Answer, Sandbox};
 use serde_json::{Map, Value, json};
 use std::path::Path;
+use support::{Answer, Sandbox};
 
 /// What the stand-in does once it has written its arguments down.
 pub(crate) enum Then {

@@ -4,10 +4,10 @@ use crate::DRIVER;
 use crate::shell::WORDS;
 use crate::table;
 use base64::Engine as _;
-use harness::{Answer, Kubelet, Status};
 use serde_json::{Map, Value, json};
 use std::ffi::OsStr;
 use std::path::PathBuf;
+use support::{Answer, Kubelet, Status};
 use tempfile::TempDir;
 
 /// The secret of every attack's volume.

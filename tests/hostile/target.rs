@@ -4,13 +4,13 @@
 use crate::DRIVER;
 use crate::recorder::{Recorder, Then};
 use crate::refused::Untouched;
-use harness::{Answer, Sandbox, with_sandbox};
 use serde_json::json;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use support::{Answer, Sandbox, with_sandbox};
 
 #[test]
 fn a_target_that_is_no_plain_absolute_path_is_refused() {

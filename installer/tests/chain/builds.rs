@@ -1,13 +1,11 @@
 //! One build of the driver in the place of another, and what running volumes notice of it: nothing.
 
 use crate::readers::Readers;
-use crate::support::eye::Eye;
-use crate::support::killer::run_until;
-use crate::support::{Process, Stream, copy_program, finish};
 use crate::world::{World, loaded, on_node, version};
 use serde_json::{Value, json};
 use std::fs::{Permissions, read, set_permissions, write};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use support::{DriverWatcher, Process, Stream, copy_program, finish, kill_after};
 
 static DATA: [u8; 100_000] = {
     let mut data = [0; 100_000];
@@ -69,7 +67,7 @@ fn volumes_do_not_notice_another_build() {
         let targets = world.mount_many(20, &DATA);
         let daemons = world.sandbox.daemons();
         assert_eq!(daemons.len(), 17);
-        let eye = Eye::open(&world.node.driver(), &[one.clone(), other.clone()]);
+        let watcher = DriverWatcher::start(&world.node.driver(), &[one.clone(), other.clone()]);
         let readers = Readers::start(&targets, &DATA);
         readers.each_once_more();
         for (what, build, inits) in [
@@ -89,7 +87,7 @@ fn volumes_do_not_notice_another_build() {
             assert_eq!(world.sandbox.daemons(), daemons, "{what}");
         }
         assert!(readers.close() >= 5 * 20);
-        eye.close();
+        watcher.stop();
         // The driver that is there now has mounted none of them.
         for target in &targets {
             world.unmount(target);
@@ -113,13 +111,13 @@ fn an_installer_killed_anywhere_harms_no_volume() {
         world.seen();
         let targets = world.mount_many(5, &DATA);
         let daemons = world.sandbox.daemons();
-        let eye = Eye::open(&world.node.driver(), &builds);
+        let watcher = DriverWatcher::start(&world.node.driver(), &builds);
         let readers = Readers::start(&targets, &DATA);
         let (mut now, mut changes, mut whole_runs) = (0, 0, 0);
         // Every fifth system call; kill.rs comes to all of them.
         for calls in (1..).step_by(10) {
             let mut command = world.installer("run", &builds[1 - now]);
-            if !run_until(&mut command, calls) {
+            if !kill_after(&mut command, calls) {
                 whole_runs += 1;
             }
             let installed = read(world.node.driver()).unwrap();
@@ -138,7 +136,7 @@ fn an_installer_killed_anywhere_harms_no_volume() {
         assert_eq!(seen.len(), changes, "init is run once for each change");
         assert!(changes >= 3);
         readers.close();
-        eye.close();
+        watcher.stop();
         for target in &targets {
             world.unmount(target);
         }
@@ -159,7 +157,7 @@ fn the_old_drivers_volumes_outlive_it() {
         world.sandbox.store.put("docker", "data", DATA);
         let target = world.sandbox.target("pod", "v");
         world.sandbox.mount_as_the_old_driver(&target);
-        let eye = Eye::open(&world.node.driver(), &[old, world.driver.clone()]);
+        let watcher = DriverWatcher::start(&world.node.driver(), &[old, world.driver.clone()]);
         let readers = Readers::start(std::slice::from_ref(&target), &DATA);
         let said = world.install(&world.driver);
         assert!(
@@ -175,7 +173,7 @@ fn the_old_drivers_volumes_outlive_it() {
         let (removed, said) = finish(&mut world.installer("uninstall", &world.driver));
         assert!(!removed && said.contains("Pod with uid pod"), "{said}");
         readers.close();
-        eye.close();
+        watcher.stop();
         world.unmount(&target);
         world.uninstall();
     });

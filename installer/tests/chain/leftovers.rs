@@ -1,11 +1,11 @@
 //! What calls of the driver that were killed have left when it is removed.
 
-use crate::support::{copy_program, finish};
 use crate::world::{World, on_node};
 use serde_json::json;
 use std::fs::{create_dir_all, read_dir, read_to_string, remove_dir, remove_file, write};
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
+use support::{copy_program, finish};
 
 /// Where a mount may end before it shows at its target.
 const MOUNT: [&str; 4] = [

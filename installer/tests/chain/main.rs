@@ -7,7 +7,5 @@ mod builds;
 mod leftovers;
 mod readers;
 mod removal;
-#[path = "../support/mod.rs"]
-mod support;
 mod systemd;
 mod world;

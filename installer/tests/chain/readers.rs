@@ -1,7 +1,6 @@
 //! Pods at work: each reads its volume without end, through paths and through a file that it has
 //! opened before, and nothing may ever be wrong with what it reads.
 
-use crate::support::PATIENCE;
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
@@ -9,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::JoinHandle;
+use support::PATIENCE;
 
 pub(crate) struct Readers {
     stop: Arc<AtomicBool>,

@@ -1,13 +1,12 @@
 //! Removing the driver from a node with volumes.
 
-use crate::support::{PATIENCE, Process, Stream, copy_program, finish};
 use crate::world::on_node;
-use harness::Fault;
 use serde_json::{Value, json};
 use std::ffi::OsStr;
 use std::fs::{create_dir_all, read, read_to_string, write};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use support::{Fault, PATIENCE, Process, Stream, copy_program, finish};
 
 #[test]
 #[ignore = "needs root, /dev/fuse and s3fs"]
@@ -143,7 +142,7 @@ fn a_call_without_a_lock_is_waited_for() {
                 .and_then(|entry| std::fs::read_link(entry.path()))
                 .is_ok_and(|link| link.to_string_lossy().contains("pidfd"))
         };
-        uninstall.look_until("it waits for a process", || {
+        uninstall.wait_until("it waits for a process", || {
             std::fs::read_dir(&descriptors).is_ok_and(|mut entries| entries.any(is_pidfd))
         });
         // The driver is gone, and whoever has started it before mounts nothing.

@@ -1,15 +1,16 @@
 //! The whole chain on a node with a real systemd: the old driver's daemon is taken over, volumes are
 //! units, and all of it goes again.
 
-use crate::support::{Node as Image, Process, Stream, beside, copy_program, finish};
 use crate::world::{another_build, driver};
-use harness::{Answer, Store};
-use node::{Config, Node};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::fs::{create_dir_all, read, read_dir, set_permissions, write};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use support::{
+    Answer, Process, Store, Stream, TestHost as Image, beside, copy_program, finish,
+    node::{self, Config, Node},
+};
 
 const PLUGINS: &str = "/etc/kubernetes/volumeplugins";
 const TARGET: &str = "/var/lib/kubelet/pods/u1/volumes/alicloud~oss/v";
@@ -44,12 +45,8 @@ fn files(node: &Node) -> BTreeMap<PathBuf, Vec<u8>> {
 /// Runs the installer until it has looked at everything once, and returns what it said.
 #[track_caller]
 fn install(node: &Node, image: &Image, driver: &Path) -> String {
-    let mut run = Process::start(&mut beside(node, image, "run", driver), Stream::Stderr);
-    let mut lines = run.read_until("note: s3fs 1.");
-    let (ended_well, rest) = run.terminate();
-    assert!(ended_well);
-    lines.extend(rest);
-    lines.join("\n")
+    let run = Process::start(&mut beside(node, image, "run", driver), Stream::Stderr);
+    run.end_at("note: s3fs 1.")
 }
 
 /// Calls the driver that is installed, within the node.

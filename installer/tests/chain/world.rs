@@ -1,8 +1,6 @@
 //! A node with the real driver: the sandbox of the driver's own tests, the installer's stand-in for
 //! kubelet, and an /etc and a /run that are the test's alone. The host's root is the machine's own.
 
-use crate::support::{Node, Process, Stream, copy_program, finish, installer};
-use harness::{Answer, Kubelet, Sandbox, with_sandbox};
 use nix::mount::{MsFlags, mount};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -10,11 +8,15 @@ use std::fs::{create_dir_all, read, read_link, write};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use support::{
+    Answer, Kubelet, Process, Sandbox, Stream, TestHost, copy_program, finish, installer,
+    with_sandbox,
+};
 
 /// A node on which the driver is to be installed.
 pub(crate) struct World<'a> {
     pub(crate) sandbox: &'a Sandbox,
-    pub(crate) node: Node,
+    pub(crate) node: TestHost,
     /// The file of the image.
     pub(crate) driver: PathBuf,
     /// kubelet, as far as it looks for drivers.
@@ -42,7 +44,7 @@ pub(crate) fn driver() -> PathBuf {
 pub(crate) fn on_node(test: impl FnOnce(&mut World) + Send) {
     let driver = driver();
     with_sandbox(driver.to_str().unwrap(), |sandbox| {
-        let mut node = Node::new();
+        let mut node = TestHost::new();
         node.state = sandbox.state_directory();
         // This thread has a mount table of its own.
         let task = nix::unistd::gettid();
@@ -75,7 +77,7 @@ fn mount_tmpfs(at: &Path) {
 }
 
 /// Puts a view over /etc that this thread may change, and returns where the changes are.
-fn own_etc(node: &Node) -> PathBuf {
+fn own_etc(node: &TestHost) -> PathBuf {
     let memory = node.path("etc");
     create_dir_all(&memory).unwrap();
     mount_tmpfs(&memory);
@@ -119,12 +121,8 @@ impl World<'_> {
     /// Runs the installer until it has looked at everything once, and returns what it said.
     #[track_caller]
     pub(crate) fn install(&self, driver: &Path) -> String {
-        let mut run = Process::start(&mut self.installer("run", driver), Stream::Stderr);
-        let mut lines = run.read_until("/ossfs 1.");
-        let (ended_well, rest) = run.terminate();
-        assert!(ended_well);
-        lines.extend(rest);
-        let said = lines.join("\n");
+        let run = Process::start(&mut self.installer("run", driver), Stream::Stderr);
+        let said = run.end_at("/ossfs 1.");
         assert!(!said.contains("ERROR"), "{said}");
         said
     }
@@ -216,7 +214,7 @@ impl World<'_> {
 }
 
 /// The driver at `path` under another build id, as a file of `node`.
-pub(crate) fn another_build(driver: &Path, node: &Node) -> PathBuf {
+pub(crate) fn another_build(driver: &Path, node: &TestHost) -> PathBuf {
     let version = version(driver);
     let id = version.split(['(', ')']).nth(1).expect("a build id");
     let (id, other) = (id.as_bytes(), b"0123456789abcdef");

@@ -3,6 +3,7 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
+use support::node;
 
 /// Makes a view of the image `$1` the root, with the directory `$2` for what is written, and becomes
 /// the init.

@@ -1,12 +1,12 @@
 //! The hosts that Pods run on: a node with a real systemd, and a bare one. Both have runc.
 
 use crate::bare::Bare;
-use crate::support::PATIENCE;
 use std::collections::BTreeMap;
 use std::fs::{create_dir_all, read, read_link, symlink_metadata, write};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use support::{PATIENCE, node};
 
 /// What the tests need besides what `node` asks for: a program, and Debian's package of it.
 const NEEDED: [(&str, &str); 3] = [

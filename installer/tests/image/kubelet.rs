@@ -1,9 +1,9 @@
 //! The stand-in for kubelet on a host.
 
 use crate::host::Host;
-use crate::support::{Process, Stream, example};
 use std::fs::{Permissions, create_dir_all, read, set_permissions};
 use std::os::unix::fs::PermissionsExt as _;
+use support::{Process, Stream, example};
 
 /// The stand-in's path on a host.
 const PROGRAM: &str = "/usr/bin/kubelet";
@@ -19,7 +19,6 @@ pub struct Kubelet<'a> {
     host: &'a Host,
     pub process: Process,
     plugins: String,
-    markers: u32,
 }
 
 impl<'a> Kubelet<'a> {
@@ -35,21 +34,11 @@ impl<'a> Kubelet<'a> {
             host,
             process: Process::start(&mut command, Stream::Stdout),
             plugins: plugins.to_owned(),
-            markers: 0,
         }
     }
 
     /// What kubelet did until now, once all that happened before this call has reached it.
     pub fn seen(&mut self) -> Vec<String> {
-        let marker = format!("zz~marker{}", self.markers);
-        self.markers += 1;
-        let directory = self.host.path(&self.plugins).join(&marker);
-        std::fs::create_dir(&directory).unwrap();
-        let mut lines = self.process.read_until(&format!("init {marker} failed"));
-        lines.pop();
-        std::fs::remove_dir(directory).unwrap();
-        lines.extend(self.process.read_until(&format!("removed {marker}")));
-        lines.pop();
-        lines
+        self.process.seen_in(&self.host.path(&self.plugins))
     }
 }

@@ -17,6 +17,4 @@ mod oci;
 mod packages;
 mod pod;
 mod seccomp;
-#[path = "../support/mod.rs"]
-mod support;
 mod volume;

@@ -47,7 +47,7 @@ fn measured() {
             resident(&host, &busy, &image, seconds)
         ));
     }
-    // Behind the capture of the test harness: the numbers are there to be read.
+    // Past the capture of the test harness: the numbers are there to be read.
     writeln!(std::io::stderr(), "{}", rows.join("\n")).unwrap();
 }
 

@@ -11,6 +11,7 @@ use std::fs::{copy, create_dir_all, write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use support::node;
 
 const PLUGINS: &str = "/usr/libexec/kubernetes/kubelet-plugins/volume/exec";
 const PACKAGES: &str = "/srv/ossfs-packages";

@@ -5,7 +5,6 @@ use crate::dist::Image;
 use crate::host::Host;
 use crate::manifest::PodSpec;
 use crate::oci;
-use crate::support::PATIENCE;
 use std::fs::{DirBuilder, create_dir_all, read_to_string, write};
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::DirBuilderExt as _;
@@ -14,6 +13,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
+use support::PATIENCE;
 
 /// How the names of Pods begin; behind it the test process's id.
 pub const PREFIX: &str = "oss-test-pod-";

@@ -3,6 +3,7 @@
 
 use serde_json::{Value, json};
 use std::path::Path;
+use support::node;
 
 /// From Debian's package golang-github-containers-common.
 pub const PROFILE: &str = "/usr/share/containers/seccomp.json";

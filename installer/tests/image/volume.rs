@@ -2,11 +2,11 @@
 //! of ossfs, and containers that use it.
 
 use crate::host::Host;
-use harness::Store;
 use serde_json::{Value, json};
 use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
+use support::Store;
 
 const SECRET: &str = "sEcrEtOfTheImage";
 /// A node configuration with s3fs in the place of ossfs.

@@ -6,11 +6,11 @@ mod process;
 
 use anyhow::{Context as _, Result, ensure};
 use manager::{Dpkg, Manager, PACKAGES, Rpm, name};
-use node::{Config, Node};
 use process::{output, run, text};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
+use support::node::{self, Config, Node};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const SERVICE: &str = "alicloud-oss-installer.service";

@@ -2,9 +2,9 @@
 
 use crate::process::run;
 use anyhow::{Context as _, Result};
-use node::Node;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use support::node::Node;
 
 const NAME: &str = "alicloud-oss-flexvolume";
 /// Where the packages are in the node.

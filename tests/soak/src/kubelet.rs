@@ -5,12 +5,12 @@ use crate::container::Container;
 use crate::pods::{Known, Pod, Running};
 use crate::volumes::options;
 use crate::world::World;
-use harness::Status;
 use nix::errno::Errno;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
+use support::Status;
 
 fn is_mount_point(target: &Path) -> bool {
     let table = fs::read_to_string("/proc/thread-self/mountinfo").expect("read mountinfo");

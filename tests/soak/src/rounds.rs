@@ -10,11 +10,11 @@ use crate::report::{self, History, Watchdog};
 use crate::snapshot::Snapshot;
 use crate::volumes::VOLUMES;
 use crate::world::World;
-use harness::{Sandbox, Settings, with_settings};
 use serde_json::json;
 use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
+use support::{Sandbox, Settings, with_settings};
 
 /// How long the actions of a round may go on behind the last one.
 const ACTIONS: Duration = Duration::from_secs(180);

@@ -2,10 +2,10 @@
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use harness::Store;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use support::Store;
 
 /// What every secret of a run begins with, so that one search finds them all.
 pub(crate) const SECRET_MARK: &str = "sEcrEt+/";

@@ -8,7 +8,6 @@ use crate::plan::{Fault, PODS};
 use crate::pods::Pod;
 use crate::report::{Counts, History};
 use crate::volumes::{Keys, Paths, SECRET_MARK, VOLUMES};
-use harness::{Answer, Killer, Kubelet, Sandbox, Store};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::process::Command;
@@ -16,6 +15,7 @@ use std::sync::Mutex;
 use std::sync::atomic::AtomicUsize;
 use std::thread::sleep;
 use std::time::Duration;
+use support::{Answer, Killer, Kubelet, Sandbox, Store};
 
 /// The bucket of the sandbox.
 pub(crate) const BUCKET: &str = "docker";
@@ -173,10 +173,10 @@ impl<'a> World<'a> {
     pub(crate) fn fault(&self, fault: Fault, time: Duration) {
         self.counts.faults.add();
         let injected = match fault {
-            Fault::Delay(delay) => Some(harness::Fault::Delay(delay)),
-            Fault::Status(status) => Some(harness::Fault::Status(status)),
-            Fault::Close => Some(harness::Fault::Close),
-            Fault::Hang => Some(harness::Fault::Hang),
+            Fault::Delay(delay) => Some(support::Fault::Delay(delay)),
+            Fault::Status(status) => Some(support::Fault::Status(status)),
+            Fault::Close => Some(support::Fault::Close),
+            Fault::Hang => Some(support::Fault::Hang),
             Fault::UnknownKeys | Fault::Reset | Fault::Down => None,
         };
         let id = injected.map(|fault| self.store.inject_everywhere(fault));

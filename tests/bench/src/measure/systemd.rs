@@ -1,5 +1,5 @@
 //! Mounts under systemd next to the bare command, and the gap behind a daemon's death: on a node
-//! with a real systemd (tests/node), by this program as one of its services.
+//! with a real systemd (tests/support), by this program as one of its services.
 
 use super::Bench;
 use crate::agent::{DRIVER, Measured, PROGRAM, Task, WORD};
@@ -7,8 +7,8 @@ use crate::report::{Healed, Results};
 use crate::row::{Row, Unit};
 use crate::stats::Samples;
 use anyhow::{Context as _, Result, ensure};
-use node::{Config, Node};
 use std::path::Path;
+use support::node::{self, Config, Node};
 
 /// How long all of it may take at most, in seconds: a container that is never healed ends it.
 const RUNTIME: &str = "--property=RuntimeMaxSec=1800";

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result};
 
-use crate::cgroup::Cgroups;
+use crate::node::cgroup::Cgroups;
 
 /// Holds one directory for each running node.
 const ROOT: &str = "/run/oss-flexvolume-tests";

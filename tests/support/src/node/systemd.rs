@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::host;
-use crate::image::image;
-use crate::nspawn::{Nspawn, option};
-use crate::process::Process;
-use crate::state::State;
+use crate::node::host;
+use crate::node::image::image;
+use crate::node::nspawn::{Nspawn, option};
+use crate::node::state::State;
+use crate::process::Pidfd;
 
 /// How long an orderly shutdown may take: longer than systemd waits before it kills a unit.
 const POWER_OFF: Duration = Duration::from_secs(120);
@@ -84,7 +84,7 @@ fn escape(path: &Path) -> PathBuf {
 pub struct Node {
     pid1: u32,
     nsenter: PathBuf,
-    leader: Process,
+    leader: Pidfd,
     nspawn: Nspawn,
     // After the fields above: it removes what they use.
     _state: State,
@@ -105,7 +105,7 @@ impl Node {
         let node = Self {
             pid1,
             nsenter: host::program("nsenter")?,
-            leader: Process::open(pid1)?,
+            leader: Pidfd::open(pid1)?,
             nspawn,
             _state: state,
         };

@@ -10,9 +10,9 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-use crate::apt::{self, Archive};
-use crate::host::{self, last_lines};
-use crate::state;
+use crate::node::apt::{self, Archive};
+use crate::node::host::{self, last_lines};
+use crate::node::state;
 
 /// Counts changes of this file that need a new image.
 const VERSION: u32 = 1;

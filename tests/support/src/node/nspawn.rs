@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::host::{self, last_lines};
-use crate::process::Process;
-use crate::state::{self, State};
+use crate::node::host::{self, last_lines};
+use crate::node::state::{self, State};
+use crate::process::Pidfd;
 
 const BOOT: Duration = Duration::from_secs(90);
 
@@ -23,7 +23,7 @@ const ENDED: &str = "ENDED";
 /// A running systemd-nspawn. Dropping it kills it and waits for its end.
 #[derive(Debug)]
 pub(crate) struct Nspawn {
-    process: Process,
+    process: Pidfd,
     keeper: Option<JoinHandle<()>>,
 }
 
@@ -89,9 +89,9 @@ impl Drop for Nspawn {
     }
 }
 
-fn spawn(command: &mut Command) -> Result<(Child, Process)> {
+fn spawn(command: &mut Command) -> Result<(Child, Pidfd)> {
     let mut child = command.spawn().context("start systemd-nspawn")?;
-    match Process::open(child.id()) {
+    match Pidfd::open(child.id()) {
         Ok(process) => Ok((child, process)),
         Err(error) => {
             child

@@ -1,16 +1,18 @@
 //! Ends an installer between any two of its system calls (ptrace(2)).
 
+#![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
+
 use nix::sys::ptrace;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use std::process::{Command, Stdio};
 
-/// Runs the installer until it has made `calls` stops before or behind a system call and then kills
+/// Runs the installer until it has made `calls` stops before or after a system call and then kills
 /// it; returns false if it ended before. SIGTERM is sent as soon as it is held back, so that a whole
 /// run is one pass.
 #[allow(clippy::zombie_processes, reason = "waitpid waits for it")]
-pub fn run_until(command: &mut Command, calls: usize) -> bool {
+pub fn kill_after(command: &mut Command, calls: usize) -> bool {
     let child = command
         .stdout(Stdio::null())
         .stderr(Stdio::null())

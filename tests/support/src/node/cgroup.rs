@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::process::Process;
+use crate::process::Pidfd;
 
 /// How long the processes of a group may take to end after they were killed.
 const END: Duration = Duration::from_secs(20);
@@ -123,12 +123,12 @@ fn remove_tree(directory: &Path, deadline: Instant) -> Result<()> {
         let processes = fs::read_to_string(directory.join("cgroup.procs"))?;
         let processes: Vec<_> = processes
             .lines()
-            .filter_map(|pid| Process::open(pid.parse().ok()?).ok())
+            .filter_map(|pid| Pidfd::open(pid.parse().ok()?).ok())
             .collect();
         if processes.is_empty() {
             break;
         }
-        processes.iter().for_each(Process::kill);
+        processes.iter().for_each(Pidfd::kill);
         let ended = processes
             .iter()
             .all(|process| process.wait(deadline.saturating_duration_since(Instant::now())));

@@ -1,24 +1,23 @@
 //! The node: directories, store, configuration, and the checks that nothing is left over.
 
 use crate::kubelet::{Answer, Kubelet};
+use crate::process::Pidfd;
 use crate::secrets;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use rustix::process::{PidfdFlags, pidfd_open};
 use serde_json::{Map, Value, json};
 use std::cell::RefCell;
-use std::os::fd::AsFd as _;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 use store::Store;
 use tempfile::TempDir;
 
-/// How long a process that is on its way out may take, in milliseconds.
-const ENDING_MS: u16 = 10_000;
+/// How long a process that is on its way out may take.
+const ENDING: Duration = Duration::from_secs(10);
 
 /// The bucket that every store here has.
 const BUCKET: &str = "docker";
@@ -368,9 +367,9 @@ impl Sandbox {
         assert_eq!(self.mounts(), [] as [&str; 0], "mounts are left");
         let state = self.state_directory();
         let state = state.display().to_string();
-        // One may be on its way out: behind a call that was killed nobody has waited for it.
+        // One may be on its way out: after a call that was killed nobody has waited for it.
         for pid in self.processes(&state) {
-            wait_for_end(pid);
+            Pidfd::wait_for_end(pid, ENDING);
         }
         let processes = self.processes(&state).into_iter().map(|pid| {
             let words = std::fs::read_to_string(format!("/proc/{pid}/cmdline"));
@@ -408,17 +407,6 @@ impl Sandbox {
                 MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW,
             );
         }
-    }
-}
-
-/// Returns when the process `pid` has ended, or has not for a while.
-fn wait_for_end(pid: i32) {
-    let Some(pid) = rustix::process::Pid::from_raw(pid) else {
-        return;
-    };
-    if let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) {
-        let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
-        let _ = poll(&mut fds, PollTimeout::from(ENDING_MS));
     }
 }
 

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use node::{Config, Node};
+use support::node::{self, Config, Node};
 
 #[test]
 fn boots_systemd_as_pid_1() -> Result<()> {

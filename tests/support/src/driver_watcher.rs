@@ -1,5 +1,7 @@
-//! An eye on the driver's path: once a driver was there, it looks as often as the machine allows,
-//! and keeps every moment in which the driver is absent, partial, unknown or not executable.
+//! Watches the driver's path: once a driver was there, every moment is recorded in which it is absent,
+//! partial, unknown or not executable.
+
+#![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
 
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
@@ -12,22 +14,25 @@ use std::thread::JoinHandle;
 /// The bytes at the end of a driver that tell one build from another, and a whole one from a part.
 const TAIL: i64 = 256;
 
-pub struct Eye {
+pub struct DriverWatcher {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<(u64, Vec<String>)>,
 }
 
-impl Eye {
-    /// Looks at `path`, where one of `drivers` belongs, from here on.
-    pub fn open(path: &Path, drivers: &[PathBuf]) -> Self {
-        let known: Vec<_> = drivers.iter().map(|path| look(path).unwrap()).collect();
+impl DriverWatcher {
+    /// Starts to read `path`, where one of `drivers` belongs, again and again.
+    pub fn start(path: &Path, drivers: &[PathBuf]) -> Self {
+        let known: Vec<_> = drivers
+            .iter()
+            .map(|path| fingerprint(path).unwrap())
+            .collect();
         let (path, stop) = (path.to_owned(), Arc::new(AtomicBool::new(false)));
         let stopped = stop.clone();
         let thread = std::thread::spawn(move || {
             let (mut looks, mut seen, mut bad) = (0, false, Vec::new());
             while !stopped.load(Ordering::Relaxed) {
                 looks += 1;
-                match look(&path) {
+                match fingerprint(&path) {
                     Ok(found) if known.contains(&found) => seen = true,
                     Ok(found) => bad.push(format!("look {looks}: {found:?}")),
                     Err(_) if !seen => {}
@@ -39,12 +44,12 @@ impl Eye {
         Self { stop, thread }
     }
 
-    /// Ends looking.
+    /// Ends reading, and returns how often it was read.
     ///
     /// # Panics
     /// If there was a moment without a whole driver.
     #[track_caller]
-    pub fn close(self) -> u64 {
+    pub fn stop(self) -> u64 {
         self.stop.store(true, Ordering::Relaxed);
         let (looks, bad) = self.thread.join().unwrap();
         assert!(
@@ -58,7 +63,7 @@ impl Eye {
 }
 
 /// Mode, length and end of the file at `path`.
-pub fn look(path: &Path) -> std::io::Result<(u32, u64, Vec<u8>)> {
+pub fn fingerprint(path: &Path) -> std::io::Result<(u32, u64, Vec<u8>)> {
     let mut file = File::open(path)?;
     let meta = file.metadata()?;
     let mut tail = Vec::new();

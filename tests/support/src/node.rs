@@ -1,4 +1,4 @@
-//! Test support: a Kubernetes node with a real systemd.
+//! A Kubernetes node with a real systemd.
 //!
 //! [`Node::boot`] starts systemd-nspawn on a cached Debian or Ubuntu root ([`mod@image`]) with systemd as PID 1,
 //! `/dev/fuse`, and the network of the host. Each node writes to memory only and disappears with its process,
@@ -10,11 +10,10 @@ mod apt;
 mod cgroup;
 mod host;
 mod image;
-mod node;
 mod nspawn;
-mod process;
 mod state;
+mod systemd;
 
 pub use host::{missing, skip, skip_because};
 pub use image::image;
-pub use node::{Config, Node};
+pub use systemd::{Config, Node};

@@ -4,7 +4,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use node::{Config, Node};
+use support::node::{self, Config, Node};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 

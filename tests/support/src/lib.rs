@@ -1,0 +1,27 @@
+//! Support for tests. Three kinds of node, from the least to the most real:
+//!
+//! - [`TestHost`]: a host in a temporary directory, for the installer; nothing is mounted.
+//! - [`Sandbox`]: a mount namespace of its own, an object store that speaks S3 on loopback, s3fs in
+//!   the place of ossfs, and a caller of the driver that does as kubelet does.
+//! - [`node::Node`]: a container with its own systemd.
+
+mod container;
+mod driver_watcher;
+mod kubelet;
+pub mod node;
+mod process;
+mod programs;
+mod ptrace;
+mod sandbox;
+mod secrets;
+mod test_host;
+
+pub use container::{Container, Propagation};
+pub use driver_watcher::{DriverWatcher, fingerprint};
+pub use kubelet::{Answer, Call, Killer, Kubelet, Status};
+pub use process::{PATIENCE, Pidfd, Process, Stream};
+pub use programs::{beside, copy_program, example, finish, installer};
+pub use ptrace::kill_after;
+pub use sandbox::{Sandbox, Settings, with_sandbox, with_settings};
+pub use store::{self, Fault, Store};
+pub use test_host::{DRIVER, TestHost};
