@@ -38,6 +38,10 @@ test: test-packages build ## All tests, real mounts included (root and /dev/fuse
 	@if command -v go >/dev/null; then $(MAKE) conformance KUBERNETES=newest; \
 	else echo "skipped: kubelet's own code as the caller: Go is needed"; [ "$$CI" != true ]; fi
 
+.PHONY: test-unprivileged
+test-unprivileged: ## The tests that need neither root nor /dev/fuse
+	cargo test --locked --workspace --no-fail-fast
+
 .PHONY: demo
 demo: packages build ## The driver called as kubelet calls it, on a store on loopback or a real bucket
 	cargo build --locked --package store --bin s3-store
@@ -90,12 +94,7 @@ fuzz: ## The fuzz targets, FUZZ_SECONDS (30) each; a finding is left in target/f
 			target/fuzz/corpus/$$target tests/fuzz/corpus/$$target || exit 1; \
 	done
 
-include packaging/packages.mk
-
-.PHONY: lint
-lint: ## Formatting and clippy, without a warning
-	cargo fmt --all --check
-	cargo clippy --locked --workspace --all-targets -- -D warnings
+include packaging/packages.mk lint.mk
 
 .PHONY: packages test-packages
 packages: ; @$(call install,$(PACKAGES))
