@@ -1,6 +1,6 @@
 //! A Kubernetes node with a real systemd.
 //!
-//! [`Node::boot`] starts systemd-nspawn on a cached Debian or Ubuntu root ([`mod@image`]) with systemd as PID 1,
+//! [`Node::boot`] starts systemd-nspawn on a cached Debian or Ubuntu root (`image.rs`) with systemd as PID 1,
 //! `/dev/fuse`, and the network of the host. Each node writes to memory only and disappears with its process,
 //! so nodes can run at the same time and none changes the cached root.
 //!
