@@ -1,0 +1,225 @@
+//! The side of the process that wants ossfs run: starts the builder, hears how far it came, and how
+//! ossfs ended.
+
+use super::channel::{Descriptors, Mapped, PidNamespace, Report, Start, receive, send, send_start};
+use super::{End, Mode, SANDBOX, Spec};
+use anyhow::{Context as _, Result, anyhow, bail};
+use nix::errno::Errno;
+use nix::sched::{CloneFlags, unshare};
+use std::io::{self, PipeReader, pipe};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+/// Time for one step of the builder. It mounts local directories, which takes milliseconds; one on a
+/// server that is gone may never answer.
+const STEP: Duration = Duration::from_secs(20);
+
+/// Whether the builder can watch ossfs as its child yet.
+const WATCHES: bool = false;
+
+/// ossfs, running as a [`Spec`] says. Dropped, it is ended.
+pub struct Sandboxed {
+    child: Child,
+    control: UnixStream,
+    life: PipeReader,
+    /// How many parents are between `child` and ossfs.
+    depth: usize,
+    left_out: Vec<String>,
+    user_namespace: bool,
+    end: Option<End>,
+}
+
+/// Starts ossfs with `fuse` as its standard input and `output` as both its outputs, and returns once
+/// it has been executed: what the program itself makes of its arguments is not known yet. An error
+/// in one line says why it could not be; nothing is left running or mounted then.
+///
+/// The caller is root. Where the node has no PID namespaces, and with [`Mode::Off`], ossfs is ended
+/// together with the *thread* that calls this (`PR_SET_PDEATHSIG` of prctl(2)); otherwise with the
+/// process.
+pub fn spawn(spec: &Spec, fuse: OwnedFd, output: OwnedFd) -> Result<Sandboxed> {
+    let (control, theirs) = UnixStream::pair().context("make a pair of sockets")?;
+    control.set_read_timeout(Some(STEP))?;
+    control.set_write_timeout(Some(STEP))?;
+    let (reader, life) = pipe().context("make a pipe")?;
+    let (child, pid_namespace) = start(spec, theirs)?;
+    let mut sandboxed = Sandboxed {
+        child,
+        control,
+        life: reader,
+        depth: 0,
+        left_out: Vec::new(),
+        user_namespace: false,
+        end: None,
+    };
+    let start = Start {
+        spec: spec.clone(),
+        time_zone: std::env::var("TZ").ok(),
+        pid_namespace,
+    };
+    let life = life.into();
+    let descriptors = Descriptors { fuse, output, life };
+    send_start(&sandboxed.control, &start, &descriptors).context("start the sandbox")?;
+    drop(descriptors);
+    sandboxed.follow(pid_namespace)?;
+    Ok(sandboxed)
+}
+
+/// Starts the builder, as the first process of a new PID namespace where that can be.
+fn start(spec: &Spec, theirs: UnixStream) -> Result<(Child, PidNamespace)> {
+    let mut command = Command::new(&spec.helper);
+    command
+        .arg0(SANDBOX)
+        .env_clear()
+        .current_dir("/")
+        .stdin(OwnedFd::from(theirs))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    if !WATCHES || spec.mode == Mode::Off {
+        return Ok((spawn_builder(&mut command)?, PidNamespace::None));
+    }
+    // With a uid std forks; vfork(2) is refused there by kernels before 3.12.
+    command.uid(0);
+    // The namespace is for the children of one thread, for good: that thread does nothing else.
+    let forked = std::thread::scope(|scope| {
+        let child = scope.spawn(|| {
+            let namespace = match unshare(CloneFlags::CLONE_NEWPID) {
+                Ok(()) => PidNamespace::Entered,
+                Err(Errno::EINVAL) => PidNamespace::Wanted,
+                Err(_) => PidNamespace::None,
+            };
+            Ok((spawn_builder(&mut command)?, namespace))
+        });
+        child.join()
+    });
+    forked.map_err(|_| anyhow!("the thread that starts the sandbox panicked"))?
+}
+
+fn spawn_builder(command: &mut Command) -> Result<Child> {
+    command
+        .spawn()
+        .with_context(|| format!("start {}", command.get_program().display()))
+}
+
+impl Sandboxed {
+    /// Hears the builder until ossfs runs.
+    fn follow(&mut self, pid_namespace: PidNamespace) -> Result<()> {
+        let watched = loop {
+            match self.report()? {
+                Some(Report::MapIds) => {
+                    let mapped = Mapped(false);
+                    send(&self.control, &mapped)?;
+                }
+                Some(Report::Built {
+                    left_out,
+                    user_namespace,
+                    watched,
+                }) => {
+                    self.left_out = left_out;
+                    self.user_namespace = user_namespace;
+                    break watched;
+                }
+                Some(Report::Failed(why)) => bail!(why),
+                other => return Err(self.ended_early(other)),
+            }
+        };
+        self.depth = match pid_namespace {
+            _ if !watched => 0,
+            PidNamespace::Wanted => 2,
+            PidNamespace::Entered | PidNamespace::None => 1,
+        };
+        match self.report()? {
+            Some(Report::Started) if watched => Ok(()),
+            None if !watched => Ok(()),
+            Some(Report::Failed(why)) => bail!(why),
+            other => Err(self.ended_early(other)),
+        }
+    }
+
+    fn report(&self) -> Result<Option<Report>> {
+        receive(&self.control).context("hear from the sandbox")
+    }
+
+    fn ended_early(&self, report: Option<Report>) -> anyhow::Error {
+        match report {
+            None => anyhow!("the process that builds the sandbox ended"),
+            Some(report) => anyhow!("the sandbox reports {report:?} too early"),
+        }
+    }
+
+    /// What this node could not do, in a few words each.
+    pub fn left_out(&self) -> &[String] {
+        &self.left_out
+    }
+
+    /// Whether the daemon's uid is 0 inside. If not, it shows its own uid in attributes.
+    pub fn uses_user_namespace(&self) -> bool {
+        self.user_namespace
+    }
+
+    /// The process that was started: ossfs, or an ancestor of it that ends when it does.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// ossfs itself, as this process's PID namespace numbers it; nothing once it has ended.
+    pub fn daemon_pid(&self) -> Option<u32> {
+        (0..self.depth).try_fold(self.child.id(), |pid, _| child_of(pid))
+    }
+
+    /// Becomes readable, or hung up, when ossfs has ended: then [`wait`](Self::wait) takes no time.
+    pub fn ended_fd(&self) -> BorrowedFd<'_> {
+        self.life.as_fd()
+    }
+
+    /// How ossfs ended; nothing while it runs.
+    pub fn try_wait(&mut self) -> io::Result<Option<End>> {
+        match self.child.try_wait()? {
+            Some(status) => Ok(Some(self.end(status))),
+            None => Ok(None),
+        }
+    }
+
+    /// Waits until ossfs and all that it started have ended, and says how ossfs did.
+    pub fn wait(&mut self) -> io::Result<End> {
+        let status = self.child.wait()?;
+        Ok(self.end(status))
+    }
+
+    /// What the builder reported, or its own end: it has become ossfs, or both were killed.
+    fn end(&mut self, status: ExitStatus) -> End {
+        let status = || match (status.code(), status.signal()) {
+            (Some(code), _) => End::Exited(code),
+            (None, signal) => End::Killed(signal.unwrap_or(0)),
+        };
+        *self
+            .end
+            .get_or_insert_with(|| match receive(&self.control) {
+                Ok(Some(Report::Ended(end))) => end,
+                _ => status(),
+            })
+    }
+
+    /// Ends ossfs and all that it started, by SIGKILL. One that has ended is no error.
+    pub fn kill(&mut self) {
+        // It has ended: that is what was wanted.
+        let _ = self.child.kill();
+    }
+}
+
+impl Drop for Sandboxed {
+    fn drop(&mut self) {
+        self.kill();
+        // Its parent waits for it no longer than that: one that hangs in the kernel stays a zombie
+        // until this process ends.
+        let _ = self.child.try_wait();
+    }
+}
+
+/// The only child of the process `pid`.
+fn child_of(pid: u32) -> Option<u32> {
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
+    children.split_whitespace().next()?.parse().ok()
+}
