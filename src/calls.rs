@@ -3,29 +3,28 @@
 
 mod adopt;
 mod heal;
+mod init;
 mod mount;
 mod unmount;
-mod volumes;
 
-use crate::answer::Answer;
-use crate::call::Call;
 use crate::config::{self, Config};
+use crate::kubelet::call::Call;
+use crate::kubelet::response::Response;
+use crate::kubelet::target::Target;
 use crate::logging;
-use crate::stamp;
-use crate::target::Target;
 use anyhow::{Result, anyhow};
 use std::ffi::OsStr;
 use std::time::Instant;
 
 /// The answer to `call`. It never fails: what goes wrong is a Failure.
-pub(crate) fn answer(call: &Call) -> Answer {
+pub fn answer(call: &Call) -> Response {
     match call {
         // Under kubelet's node-wide lock: nothing is waited for, and nothing can fail.
         Call::Init => {
-            stamp::leave();
-            Answer::initialized()
+            init::record();
+            Response::initialized()
         }
-        Call::Unsupported(word) => Answer::not_supported(&format!(
+        Call::Unsupported(word) => Response::not_supported(&format!(
             "the call {word:?} is not one of init, mount and unmount"
         )),
         Call::Malformed { call, problem } => {
@@ -39,7 +38,7 @@ pub(crate) fn answer(call: &Call) -> Answer {
             unmount::unmount(&target?, &config.unwrap_or_default())
         }),
         // Answered before.
-        Call::Person(_) => Answer::not_supported("not a call of kubelet's"),
+        Call::Cli(_) => Response::not_supported("not a call of kubelet's"),
     }
 }
 
@@ -77,7 +76,7 @@ fn logged(
     name: &str,
     target: &OsStr,
     step: impl FnOnce(Result<Target>, Result<Config>, &mut String) -> Result<()>,
-) -> Answer {
+) -> Response {
     let since = Instant::now();
     let config = Config::load(std::env::var_os(config::FILE_VARIABLE));
     match &config {
@@ -95,8 +94,8 @@ fn logged(
     };
     let mut subject = String::new();
     let answer = match step(target, config, &mut subject) {
-        Ok(()) => Answer::success(),
-        Err(e) => Answer::failure(&format!("{e:#}")),
+        Ok(()) => Response::success(),
+        Err(e) => Response::failure(&format!("{e:#}")),
     };
     let ms = since.elapsed().as_millis();
     let (status, message) = (answer.status(), answer.message());

@@ -1,8 +1,9 @@
 //! The node configuration: a small JSON file that the node's administrator may write, for mount
 //! calls above all. Without it the defaults hold.
 
-use crate::request::mount_option::{MountOption, is_normal_path};
-use crate::request::policy::{self, Allowed};
+use crate::options::option::MountOption;
+use crate::options::policy::{self, Allowed};
+use crate::text::is_normal_path;
 use anyhow::{Context as _, Result, anyhow, bail};
 use nix::fcntl::OFlag;
 use serde::{Deserialize, Deserializer};

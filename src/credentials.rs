@@ -1,5 +1,5 @@
-//! A key pair that never shows itself: no Debug, no Display, wiped when dropped. It leaves the
-//! process only as the line of ossfs's passwd file.
+//! What a volume authenticates with. A key pair never shows itself: no Debug, no Display, wiped when
+//! dropped. It leaves the process only as the line of ossfs's passwd file.
 
 use std::fmt;
 use zeroize::Zeroizing;
@@ -10,7 +10,15 @@ const MAX_LENGTH: usize = 256;
 /// The shortest key that is looked for in a message, in bytes.
 const MIN_REDACTED: usize = 6;
 
+/// The credentials of a volume, resolved: nothing is left to be read.
+pub(crate) enum Credentials {
+    Keys(KeyPair),
+    /// The name of the node's RAM role.
+    RamRole(String),
+}
+
 /// An access key id with its secret.
+#[derive(Clone)]
 pub(crate) struct KeyPair {
     id: Zeroizing<String>,
     secret: Zeroizing<String>,

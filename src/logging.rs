@@ -2,6 +2,7 @@
 //! cannot be written, calls work all the same; nothing is ever logged to kubelet's pipe.
 
 use crate::config::LogLevel;
+use crate::text::strip_control;
 use env_logger::{Builder, Target};
 use log::LevelFilter;
 use nix::fcntl::{Flock, FlockArg, OFlag};
@@ -37,11 +38,7 @@ pub(crate) fn start(path: &Path, level: LogLevel) {
         .target(Target::Pipe(target))
         .format(move |out, record| {
             // One write a record, and one line: lines of calls that run at once do not mix.
-            let text = record.args().to_string();
-            let line: String = text
-                .chars()
-                .map(|c| if c.is_control() { ' ' } else { c })
-                .collect();
+            let line = strip_control(&record.args().to_string());
             let time = humantime::format_rfc3339_millis(SystemTime::now());
             out.write_all(format!("{time} {:5} {pid} {line}\n", record.level()).as_bytes())
         })
@@ -55,7 +52,7 @@ pub(crate) fn start(path: &Path, level: LogLevel) {
 }
 
 /// Panics go to the log and nowhere else: stderr is kubelet's.
-pub(crate) fn catch_panics() {
+pub fn catch_panics() {
     std::panic::set_hook(Box::new(|panic| log::error!("{panic}")));
 }
 

@@ -1,31 +1,13 @@
-//! The FlexVolume driver `alicloud/oss`: one short-lived process a call of kubelet's
+//! The FlexVolume driver `alicloud/oss`: one short-lived process for each call of kubelet's
 //! (`pkg/volume/flexvolume/driver-call.go`), which mounts buckets through ossfs.
 //!
 //! Whatever happens, kubelet gets one line of JSON on stdout, nothing on stderr, and exit status 0:
 //! after any other status it would write the call's arguments, keys among them, to its own log.
 
-mod answer;
-mod call;
-mod calls;
-mod child;
-mod config;
-mod credentials;
-mod deadline;
-mod fault;
-mod lock;
-mod logging;
-mod mounts;
-mod ossfs;
-mod person;
-mod private;
-mod process;
-mod request;
-mod stamp;
-mod target;
-mod volume;
-
-use answer::Answer;
-use call::Call;
+use alicloud_oss::kubelet::call::Call;
+use alicloud_oss::kubelet::response::Response;
+use alicloud_oss::sys::process;
+use alicloud_oss::{calls, cli, helpers, logging};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::stat::{Mode, umask};
@@ -43,46 +25,47 @@ fn main() -> ExitCode {
         return status;
     }
     logging::catch_panics();
-    let internal_error =
-        || Outcome::Answer(Answer::failure("internal error: see the driver's log"));
-    match catch_unwind(run).unwrap_or_else(|_| internal_error()) {
-        Outcome::Answer(answer) => {
-            answer.print();
-            ExitCode::SUCCESS
-        }
-        Outcome::Done(status) => status,
-    }
-}
-
-/// What a run ends in: an answer for kubelet, or the exit status of anything else.
-enum Outcome {
-    Answer(Answer),
-    Done(ExitCode),
-}
-
-/// Does what this process was started for: a call of kubelet's, a person's word, or a child's part.
-fn run() -> Outcome {
-    // Best effort, all of it: none of it decides whether the call can be answered.
-    let _ = prctl::set_dumpable(false);
-    let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
-    umask(Mode::empty());
-    // Children begin where nothing keeps a file system from being unmounted.
-    let _ = std::env::set_current_dir("/");
-
+    set_up();
     let mut args = args_os();
     let name = args.next().unwrap_or_default();
     let name = Path::new(&name).file_name().unwrap_or(OsStr::new(""));
-    if let Some(words) = child::run(&mut args, name) {
-        child::print(&words);
-        return Outcome::Done(ExitCode::SUCCESS);
+    if let Some(status) = helpers::run(name, &mut args) {
+        return status;
     }
-    let call = Call::from_args(args);
+    match Call::from_args(args) {
+        Call::Cli(args) => {
+            close_inherited();
+            cli::run(&args)
+        }
+        call => {
+            let internal_error = || Response::failure("internal error: see the driver's log");
+            catch_unwind(|| answer(&call))
+                .unwrap_or_else(|_| internal_error())
+                .print();
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+/// Best effort, all of it: none of it decides whether the call can be answered.
+fn set_up() {
+    let _ = prctl::set_dumpable(false);
+    let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
+    umask(Mode::empty());
+    // Child processes start where nothing keeps a file system from being unmounted.
+    let _ = std::env::set_current_dir("/");
+}
+
+fn answer(call: &Call) -> Response {
     if !matches!(call, Call::Init) {
-        // No child inherits what the caller has left open; init starts none.
-        let _ = process::close_inherited();
+        // init starts no process.
+        close_inherited();
     }
-    match call {
-        Call::Person(args) => Outcome::Done(person::run(&args)),
-        call => Outcome::Answer(calls::answer(&call)),
-    }
+    calls::answer(call)
+}
+
+/// No child process inherits what the caller has left open.
+fn close_inherited() {
+    // Without /proc/self/fd they stay open, and the call can be answered all the same.
+    let _ = process::close_inherited();
 }

@@ -5,19 +5,19 @@
 //! user's options over its own.
 
 pub(crate) mod location;
-pub(crate) mod mount_option;
 mod options_json;
-pub(crate) mod policy;
-mod refusal;
-mod table;
 
 use crate::config::{self, Config};
 use crate::credentials::KeyPair;
+use crate::options::option::{MountOption, split};
+use crate::options::policy;
+use crate::options::refusal::Refusal;
+use crate::text::quote;
 use base64::Engine as _;
 use location::{Bucket, Endpoint, Location, SubDirectory};
-use mount_option::{MountOption, split};
+
 use options_json::OptionsJson;
-use refusal::Refusal;
+
 use zeroize::Zeroizing;
 
 /// What kubelet puts before the keys of a Secret.
@@ -41,18 +41,18 @@ const OPTIONS: [&str; 10] = [
 /// A mount call whose every part is checked.
 pub(crate) struct MountRequest {
     pub(crate) location: Location,
-    pub(crate) credentials: Credentials,
+    pub(crate) credentials: CredentialSource,
     /// The options for ossfs in order, but for those that the driver always sets.
     pub(crate) options: Vec<MountOption>,
     pub(crate) read_only: bool,
     /// Whether other Pods with the same volume may use its daemon.
     pub(crate) share: bool,
     /// What was ignored or translated, for the log.
-    pub(crate) notes: Vec<String>,
+    pub(crate) notices: Vec<String>,
 }
 
-/// What ossfs signs its requests with.
-pub(crate) enum Credentials {
+/// Where the credentials of a volume come from.
+pub(crate) enum CredentialSource {
     /// A key pair that came with the call.
     Given(KeyPair),
     /// The node's key pair, in files that the configuration names and allows for this bucket.
@@ -70,13 +70,13 @@ impl MountRequest {
     }
 
     fn check(options: &OptionsJson, config: &Config) -> Result<Self, Refusal> {
-        let mut notes: Vec<String> = options
+        let mut notices: Vec<String> = options
             .keys_unless(|key| {
                 OPTIONS.iter().any(|known| known.eq_ignore_ascii_case(key))
                     || key.starts_with("kubernetes.io/")
             })
             .iter()
-            .map(|key| format!("unknown option {} is ignored", refusal::quote(key)))
+            .map(|key| format!("unknown option {} is ignored", quote(key)))
             .collect();
         let required = |key| {
             options
@@ -125,14 +125,14 @@ impl MountRequest {
             }
         };
         let credentials = credentials(options, &location.bucket, config)?;
-        let options = effective_options(options, &location.endpoint, config, &mut notes)?;
+        let options = effective_options(options, &location.endpoint, config, &mut notices)?;
         Ok(Self {
             location,
             credentials,
             options,
             read_only,
             share,
-            notes,
+            notices,
         })
     }
 }
@@ -143,9 +143,9 @@ fn effective_options(
     options: &OptionsJson,
     endpoint: &Endpoint,
     config: &Config,
-    notes: &mut Vec<String>,
+    notices: &mut Vec<String>,
 ) -> Result<Vec<MountOption>, Refusal> {
-    let own = split("otherOpts", options.get("otherOpts").unwrap_or(""), notes)?;
+    let own = split("otherOpts", options.get("otherOpts").unwrap_or(""), notices)?;
     for option in &own {
         policy::check("otherOpts", option, &config.allowed_options)?;
     }
@@ -158,7 +158,7 @@ fn effective_options(
         .collect();
     effective.extend(own);
     if given(&effective, "allow_root") {
-        notes
+        notices
             .push("allow_root is left out: allow_other is always set and includes root".to_owned());
     }
     // The driver sets these itself, once; allow_root and allow_other exclude each other (libfuse).
@@ -172,7 +172,7 @@ fn effective_options(
             effective.push(MountOption::with_value("umask", "0000"));
         }
     }
-    effective.extend(signature(options, endpoint, notes)?);
+    effective.extend(signature(options, endpoint, notices)?);
     Ok(effective)
 }
 
@@ -195,7 +195,7 @@ fn fs_group(options: &OptionsJson) -> Result<Option<u32>, Refusal> {
 fn signature(
     options: &OptionsJson,
     endpoint: &Endpoint,
-    notes: &mut Vec<String>,
+    notices: &mut Vec<String>,
 ) -> Result<Vec<MountOption>, Refusal> {
     let version = match options.get("sigVersion") {
         Some(version) => version.to_ascii_lowercase(),
@@ -205,7 +205,7 @@ fn signature(
     match version.as_str() {
         "" | "v1" => {
             if region.is_some() {
-                notes.push("option region is ignored without sigVersion \"v4\"".to_owned());
+                notices.push("option region is ignored without sigVersion \"v4\"".to_owned());
             }
             let v1 = (version == "v1").then(|| MountOption::flag("sigv1"));
             Ok(v1.into_iter().collect())
@@ -237,7 +237,7 @@ fn credentials(
     options: &OptionsJson,
     bucket: &Bucket,
     config: &Config,
-) -> Result<Credentials, Refusal> {
+) -> Result<CredentialSource, Refusal> {
     let node = config
         .node_credentials
         .as_ref()
@@ -273,9 +273,9 @@ fn credentials(
             "ramRole",
             "stands beside a key pair: give one of them",
         )),
-        (Some(pair), None) => Ok(Credentials::Given(pair)),
-        (None, Some(role)) => Ok(Credentials::RamRole(role.to_owned())),
-        (None, None) if node.is_some() => Ok(Credentials::Node),
+        (Some(pair), None) => Ok(CredentialSource::Given(pair)),
+        (None, Some(role)) => Ok(CredentialSource::RamRole(role.to_owned())),
+        (None, None) if node.is_some() => Ok(CredentialSource::Node),
         (None, None) => Err(Refusal::new(
             "akId",
             "no key pair: set akId and akSecret, or a secretRef, or have the node's administrator \
@@ -320,7 +320,5 @@ fn secret(options: &OptionsJson, keys: &[&str]) -> Result<Half, Refusal> {
     Ok(None)
 }
 
-#[cfg(test)]
-mod properties;
 #[cfg(test)]
 mod tests;

@@ -466,17 +466,20 @@ fn a_file_system_that_lives_is_never_replaced_whatever_its_number() {
             .unwrap();
         let output = Command::new(DRIVER)
             .arg0("oss-replace")
-            .arg(&staging)
-            .args([
-                &container.pid().to_string(),
-                &live,
-                &dead,
-                "kept",
-                "left-to",
-            ])
+            .arg(
+                json!({
+                    "staging": staging,
+                    "namespace": container.pid(),
+                    "succession": {
+                        "live": live, "dead": [dead], "options": "", "kept": [], "left_to": []
+                    },
+                })
+                .to_string(),
+            )
             .output()
             .unwrap();
-        assert_eq!(String::from_utf8_lossy(&output.stdout), "");
+        let output = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(output, r#"{"Ok":[]}"#);
         let found = fs::read(container.path("file")).unwrap();
         assert_eq!(found, b"other content");
         assert_eq!(container.mounts().len(), 1);

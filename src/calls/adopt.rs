@@ -2,7 +2,7 @@
 //! there, so that the next restart of kubelet does not end them. Their mounts are not touched.
 
 use crate::ossfs::systemd;
-use crate::process;
+use crate::sys::process;
 use anyhow::{Result, bail};
 
 /// The daemon's names: ossfs's, and that of its parent s3fs.

@@ -4,17 +4,19 @@
 //! It may be called at any time and as often as wanted: by the unit of a daemon that was restarted,
 //! by whatever runs periodically, by a person. What it finds in order it leaves alone.
 
-use super::volumes;
 use crate::config::Config;
-use crate::deadline::Deadline;
-use crate::fault;
 use crate::mounts::namespaces::{self, Namespace, pod_of};
 use crate::mounts::replace::{self, Succession, places};
 use crate::mounts::table::MountTable;
 use crate::ossfs::hung;
 use crate::ossfs::launch;
 use crate::ossfs::probe::{self, Health};
-use crate::volume::{StateDirectory, Volume};
+use crate::service::ensure;
+use crate::service::sweep::sweep;
+use crate::state::directory::StateDirectory;
+use crate::state::volume::Volume;
+use crate::sys::deadline::Deadline;
+use crate::sys::failpoint;
 use anyhow::{Context as _, Result, bail};
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -30,7 +32,8 @@ pub(super) fn heal(ids: &[String], config: &Config) -> Result<Vec<String>> {
     let Some(state) = StateDirectory::find(&config.state_dir)? else {
         return Ok(Vec::new());
     };
-    volumes::sweep(&state, Deadline::after(config.unmount_timeout));
+    state.prepare()?;
+    sweep(&state, Deadline::after(config.unmount_timeout));
     let (mut healed, mut failed) = (Vec::new(), Vec::new());
     for volume in state.all()? {
         if !ids.is_empty() && !ids.iter().any(|id| id == volume.id()) {
@@ -59,6 +62,7 @@ pub(super) fn after_start(id: &str, config: &Config) -> Result<Vec<String>> {
     let Some(state) = StateDirectory::find(&config.state_dir)? else {
         return Ok(Vec::new());
     };
+    state.prepare()?;
     let Some(volume) = state.all()?.into_iter().find(|volume| volume.id() == id) else {
         return Ok(Vec::new());
     };
@@ -71,10 +75,10 @@ pub(super) fn after_start(id: &str, config: &Config) -> Result<Vec<String>> {
             return Ok(Vec::new());
         }
     };
-    if !volume.is_used()? || volume.find_start()?.is_none() {
+    if !volume.is_used()? || volume.read_start()?.is_none() {
         return Ok(Vec::new());
     }
-    let served = volumes::await_unit(
+    let served = ensure::await_unit(
         &volume,
         main_process(),
         Deadline::after(config.mount_timeout),
@@ -118,23 +122,23 @@ fn heal_one(volume: &Volume, config: &Config) -> Result<Option<String>> {
     let deadline = Deadline::after(config.mount_timeout);
     let restarted = match health {
         Health::Serving(flags) => {
-            if let Some(start) = volume.find_start()? {
-                volumes::settle(volume, flags, &start)?;
+            if let Some(start) = volume.read_start()? {
+                ensure::record_healthy(volume, flags, &start)?;
             }
             false
         }
         Health::Dead => {
-            volumes::restart(volume, &lock, deadline)?;
+            ensure::restart(volume, &lock, deadline)?;
             true
         }
         Health::Unusable(how) => bail!("{how}"),
-        Health::Silent => {
+        Health::Unresponsive => {
             hung::report(volume, config.abort_hung_after)?;
-            volumes::restart(volume, &lock, deadline)?;
+            ensure::restart(volume, &lock, deadline)?;
             true
         }
     };
-    fault::point("heal: served");
+    failpoint::reach("heal: served");
     let replaced = replace_everywhere(volume, deadline)?;
     Ok((restarted || replaced > 0).then(|| {
         format!(
@@ -150,13 +154,13 @@ fn heal_one(volume: &Volume, config: &Config) -> Result<Option<String>> {
 
 /// The volume's health: dead also where no daemon is known or nothing is mounted.
 fn health(volume: &Volume) -> Result<Health> {
-    let Some(process) = volume.daemon()? else {
+    let Some(process) = volume.running_daemon()? else {
         return Ok(Health::Dead);
     };
-    let mut health = Health::Silent;
+    let mut health = Health::Unresponsive;
     for _ in 0..PROBES {
         health = probe::health(&volume.staging(), Deadline::after(PROBE_TIME))?;
-        if health != Health::Silent {
+        if health != Health::Unresponsive {
             break;
         }
     }
@@ -198,7 +202,7 @@ pub(super) fn replace_everywhere(volume: &Volume, deadline: Deadline) -> Result<
             failed.extend(replace_in(&namespace, &staging, &of_others, deadline)?);
         }
     }
-    fault::point("heal: containers replaced");
+    failpoint::reach("heal: containers replaced");
     if !own.is_empty() {
         let parents: BTreeSet<u64> = own
             .iter()
@@ -217,7 +221,7 @@ pub(super) fn replace_everywhere(volume: &Volume, deadline: Deadline) -> Result<
         };
         failed.extend(replace::replace(&staging, &at_targets, None, deadline)?);
     }
-    fault::point("heal: targets replaced");
+    failpoint::reach("heal: targets replaced");
     // What was taken away has no number any more: it may be another volume's already.
     let table = MountTable::read()?;
     if let Some(succession) = self::succession(volume, &table)? {

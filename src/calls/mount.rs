@@ -1,23 +1,26 @@
 //! The call `mount TARGET JSON`: a bucket is mounted at TARGET, or nothing has changed.
 
 use super::heal;
-use super::volumes::{self, Ending};
 use crate::config::{self, Config, NodeCredentials};
-use crate::credentials::KeyPair;
-use crate::deadline::Deadline;
-use crate::fault;
-use crate::mounts;
+use crate::credentials::{Credentials, KeyPair};
+use crate::kubelet::target::Target;
+use crate::mounts::bind::bind;
 use crate::mounts::directory::Directory;
 use crate::mounts::table::MountTable;
-use crate::ossfs::arguments::{CredentialOption, arguments};
-use crate::ossfs::launch::{self, Start, Under};
+use crate::ossfs::arguments::arguments;
+use crate::ossfs::launch;
 use crate::ossfs::probe::{self, Health};
-use crate::private;
-use crate::request::{Credentials, MountRequest};
-use crate::target::Target;
-use crate::volume::{EffectiveCredentials, StateDirectory, Volume, identity};
+use crate::request::{CredentialSource, MountRequest};
+use crate::service::ensure;
+use crate::service::release::{Shutdown, release, remove};
+use crate::state::directory::StateDirectory;
+use crate::state::identity::identity;
+use crate::state::start::{Start, Supervisor};
+use crate::state::volume::Volume;
+use crate::sys::deadline::Deadline;
+use crate::sys::{failpoint, root_only};
 use anyhow::{Context as _, Result, anyhow, bail};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 /// Mounts what the options `json` describe at `target`. `subject` gets the bucket, for the log.
@@ -30,43 +33,44 @@ pub(super) fn mount(
     let deadline = Deadline::after(config.mount_timeout);
     let request = MountRequest::parse(json, config).map_err(anyhow::Error::msg)?;
     *subject = format!("bucket={:?}", request.location.source());
-    for note in &request.notes {
-        log::info!("{note}");
+    for notice in &request.notices {
+        log::info!("{notice}");
     }
-    let keys = match &request.credentials {
-        Credentials::Given(_) | Credentials::RamRole(_) => None,
-        Credentials::Node => Some(node_keys(config)?),
-    };
-    let credentials = match (&request.credentials, &keys) {
-        (Credentials::Given(pair), _) | (Credentials::Node, Some(pair)) => {
-            subject.push_str(&format!(" key={}", pair.short_id()));
-            EffectiveCredentials::Keys(pair)
-        }
-        (Credentials::RamRole(role), _) => EffectiveCredentials::RamRole(role),
-        (Credentials::Node, None) => bail!("the node's key pair is missing"),
-    };
+    let credentials = resolve(&request.credentials, config)?;
+    if let Credentials::Keys(pair) = &credentials {
+        subject.push_str(&format!(" key={}", pair.short_id()));
+    }
     let mounted = prepare(config)
         .and_then(|node| attach(target, &request, &credentials, config, &node, deadline));
     match &credentials {
-        // ossfs's words are not ours to trust with a key.
-        EffectiveCredentials::Keys(pair) => {
+        // The output of ossfs may have a key in it.
+        Credentials::Keys(pair) => {
             mounted.map_err(|e| anyhow!("{}", pair.redact(&format!("{e:#}"))))
         }
-        EffectiveCredentials::RamRole(_) => mounted,
+        Credentials::RamRole(_) => mounted,
     }
+}
+
+/// The credentials that come from `source`; those of the node are read from its files.
+fn resolve(source: &CredentialSource, config: &Config) -> Result<Credentials> {
+    Ok(match source {
+        CredentialSource::Given(pair) => Credentials::Keys(pair.clone()),
+        CredentialSource::Node => Credentials::Keys(node_keys(config)?),
+        CredentialSource::RamRole(role) => Credentials::RamRole(role.clone()),
+    })
 }
 
 /// What the node has for running ossfs.
 struct Node {
-    program: std::path::PathBuf,
-    under: Under,
+    program: PathBuf,
+    supervisor: Supervisor,
 }
 
 /// Finds what is needed for running ossfs; an error says what the node lacks.
 fn prepare(config: &Config) -> Result<Node> {
     let node = Node {
         program: launch::find_program(&config.ossfs)?,
-        under: launch::choose(config.launcher)?,
+        supervisor: launch::choose(config.launcher)?,
     };
     // Opening it also has the kernel load the module.
     std::fs::OpenOptions::new()
@@ -82,14 +86,13 @@ fn prepare(config: &Config) -> Result<Node> {
 fn attach(
     target: &Target,
     request: &MountRequest,
-    credentials: &EffectiveCredentials,
+    credentials: &Credentials,
     config: &Config,
     node: &Node,
     deadline: Deadline,
 ) -> Result<()> {
-    let state = StateDirectory::prepare(&config.state_dir)?;
-    let alone = (!request.share).then_some(target);
-    let volume = state.volume(&identity(request, credentials, alone));
+    let state = StateDirectory::make(&config.state_dir)?;
+    let volume = state.volume(&identity(request, credentials, target));
     let _target_lock = state.lock_target(target, deadline)?;
     state.check_drain()?;
     let directory = Directory::open(target.path())?.ok_or_else(|| {
@@ -98,52 +101,45 @@ fn attach(
             target.as_str()
         )
     })?;
-    if carries_volume(target, &directory, &state, &volume, deadline)? {
+    if is_already_mounted(target, &directory, &state, &volume, deadline)? {
         return Ok(());
     }
     for other in state.all()? {
         // A call that was killed left it, under options or keys that were changed since.
         if other.id() != volume.id() && other.is_registered(target) {
-            volumes::release(&other, target, Ending::Finish, deadline)?;
+            release(&other, target, Shutdown::Graceful, deadline)?;
         }
     }
 
-    let (keys, credential_file) = match credentials {
-        EffectiveCredentials::Keys(pair) => (Some(*pair), volume.passwd_file()),
-        EffectiveCredentials::RamRole(_) => (None, volume.passwd_file()),
-    };
-    let option = match credentials {
-        EffectiveCredentials::Keys(_) => CredentialOption::PasswdFile(&credential_file),
-        EffectiveCredentials::RamRole(role) => CredentialOption::RamRole(role),
-    };
     let start = Start {
         arguments: arguments(
             &request.location,
             &volume.staging(),
             &request.options,
             request.read_only,
-            &option,
+            credentials,
+            &volume.passwd_file(),
         ),
         program: node.program.clone(),
         read_only: request.read_only,
-        under: node.under.clone(),
+        supervisor: node.supervisor.clone(),
     };
     let lock = volume.lock(deadline)?;
     // First of all: a call that is killed behind this line leaves a volume that can be found.
     volume.register(target)?;
-    fault::point("mount: registered");
+    failpoint::reach("mount: registered");
     // Not known although its daemon runs: an unmount was killed as it ended the volume.
-    if volume.daemon()?.is_none() || volume.find_start()?.is_none() {
-        if let Some(keys) = keys {
-            let line = keys.passwd_line(request.location.bucket.as_str());
-            private::write(&volume.passwd_file(), line.as_bytes())?;
+    if volume.running_daemon()?.is_none() || volume.read_start()?.is_none() {
+        if let Credentials::Keys(pair) = credentials {
+            let line = pair.passwd_line(request.location.bucket.as_str());
+            root_only::write(&volume.passwd_file(), line.as_bytes())?;
         }
         volume.write_start(&start)?;
     }
-    fault::point("mount: written down");
-    let attached = volumes::serve(&volume, &lock, deadline)
-        .and_then(|is_new| show(&volume, &directory).map(|()| is_new));
-    fault::point("mount: shown");
+    failpoint::reach("mount: written down");
+    let attached = ensure::serve(&volume, &lock, deadline)
+        .and_then(|is_new| bind_target(&volume, &directory).map(|()| is_new));
+    failpoint::reach("mount: shown");
     match &attached {
         // Its daemon before has died: the Pods that have the volume already get the new one, too.
         Ok(true) if volume.targets()?.len() > 1 => {
@@ -155,7 +151,7 @@ fn attach(
         Err(_) => {
             volume.unregister(target)?;
             if !volume.is_used()? {
-                volumes::remove(&volume, Ending::Kill, deadline)?;
+                remove(&volume, Shutdown::Force, deadline)?;
             }
         }
     }
@@ -164,7 +160,7 @@ fn attach(
 
 /// Whether `target` shows the volume already, so that there is nothing to do. An error if something
 /// else is there; a dead mount of ours or of the old driver's is no obstacle, the new one covers it.
-fn carries_volume(
+fn is_already_mounted(
     target: &Target,
     directory: &Directory,
     state: &StateDirectory,
@@ -201,7 +197,7 @@ fn carries_volume(
         }
         Health::Serving(_) => Ok(true),
         Health::Unusable(how) => bail!("TARGET {path} carries an ossfs mount, but {how}"),
-        Health::Silent => bail!("TARGET {path} carries an ossfs mount that does not answer"),
+        Health::Unresponsive => bail!("TARGET {path} carries an ossfs mount that does not answer"),
     }
 }
 
@@ -211,15 +207,15 @@ fn is_empty(path: &Path) -> Result<bool> {
     Ok(entries.next().is_none())
 }
 
-/// Shows the volume at its target.
-fn show(volume: &Volume, target: &Directory) -> Result<()> {
+/// Binds the volume to its target.
+fn bind_target(volume: &Volume, target: &Directory) -> Result<()> {
     let staging = Directory::open(&volume.staging())?.context("the staging directory is gone")?;
     // Checked on what is open: should ossfs end right here, the bind fails, and never shows the
     // plain directory, where a Pod would write to the node's disk.
     if !staging.is_mount_point()? {
         bail!("ossfs has ended right behind its start");
     }
-    mounts::bind(&staging, target)
+    bind(&staging, target)
 }
 
 /// The node's key pair, from the files that the configuration names.

@@ -1,24 +1,28 @@
 //! The call `unmount TARGET`: afterwards nothing is mounted at TARGET, and a volume that nobody uses
 //! any more has left the node, with everything that was written in the bucket.
 
-use super::volumes::{self, Ending};
-use crate::child;
 use crate::config::Config;
-use crate::deadline::Deadline;
-use crate::fault;
+use crate::kubelet::target::Target;
 use crate::mounts::directory::{self, Directory};
 use crate::mounts::table::MountTable;
-use crate::mounts::unmount::all_layers;
-use crate::process;
-use crate::target::Target;
-use crate::volume::{StateDirectory, Volume};
+use crate::mounts::unmount::{self, all_layers};
+use crate::service::release::{Shutdown, release};
+use crate::service::sweep::sweep;
+use crate::state::directory::StateDirectory;
+use crate::state::volume::Volume;
+use crate::sys::deadline::Deadline;
+use crate::sys::failpoint;
+use crate::sys::process;
 use anyhow::Result;
 
 /// Unmounts `target`. Nothing mounted there, or no such directory, is a success.
 pub(super) fn unmount(target: &Target, config: &Config) -> Result<()> {
     let deadline = Deadline::after(config.unmount_timeout);
     // Whatever is wrong with the state directory, the mount goes first.
-    let state = StateDirectory::find(&config.state_dir);
+    let state = StateDirectory::find(&config.state_dir).and_then(|state| {
+        state.as_ref().map(StateDirectory::prepare).transpose()?;
+        Ok(state)
+    });
     let known = state.as_ref().ok().and_then(Option::as_ref);
     let lock = known
         .map(|state| state.lock_target(target, deadline))
@@ -33,15 +37,15 @@ pub(super) fn unmount(target: &Target, config: &Config) -> Result<()> {
     };
 
     unmount_subpaths(target, deadline)?;
-    fault::point("unmount: found");
+    failpoint::reach("unmount: found");
     unmount_target(target, &volumes, deadline)?;
-    fault::point("unmount: target unmounted");
+    failpoint::reach("unmount: target unmounted");
     for volume in &volumes {
-        volumes::release(volume, target, Ending::Finish, deadline)?;
+        release(volume, target, Shutdown::Graceful, deadline)?;
     }
     drop(lock);
     if let Some(state) = state? {
-        volumes::sweep(&state, deadline);
+        sweep(&state, deadline);
     }
     Ok(())
 }
@@ -61,7 +65,7 @@ fn unmount_target(target: &Target, volumes: &[Volume], deadline: Deadline) -> Re
         return Ok(());
     }
     let daemons = process::with_argument(&["ossfs", "s3fs"], target.as_str());
-    report(target, child::unmount(path, deadline.half())?)?;
+    report(target, unmount::in_helper(path, deadline.half())?)?;
     for daemon in daemons {
         if let Some(process) = daemon.open()?
             && !process.wait(deadline)?
@@ -89,7 +93,7 @@ fn unmount_subpaths(target: &Target, deadline: Deadline) -> Result<()> {
         return Ok(());
     }
     for point in MountTable::read()?.below(&subpaths) {
-        child::unmount(point, deadline.half())?;
+        unmount::in_helper(point, deadline.half())?;
     }
     Ok(())
 }

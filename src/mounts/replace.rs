@@ -7,11 +7,12 @@
 //! node's targets a device stays for as long as a container has it as its base, for the targets tell
 //! which devices were this volume's.
 
-use crate::child;
-use crate::deadline::Deadline;
+use crate::mounts::bind::{bind, flags_of, make_private, set_flags};
 use crate::mounts::directory::Directory;
 use crate::mounts::table::{Mount, MountTable};
-use crate::mounts::{self, flags_of};
+use crate::sys::deadline::Deadline;
+use crate::sys::helper::Helper;
+use crate::sys::root_only;
 use anyhow::{Context as _, Result, bail};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat};
@@ -22,17 +23,14 @@ use nix::sys::statvfs::fstatvfs;
 use nix::unistd::fchdir;
 use rustix::fs::CWD;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
-/// What separates the dead from those to keep, and these from peer groups, among the child's arguments.
-const KEPT: &str = "kept";
-const LEFT_TO: &str = "left-to";
-
 /// The live file system of a volume and the dead ones that it takes the place of, by device number.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Succession {
     pub(crate) live: String,
     /// The options of the mount at staging.
@@ -164,7 +162,7 @@ pub(crate) fn needed(
     needed
 }
 
-/// Replaces in a child process, which may have to wait for the store where a sub-directory is shown:
+/// Replaces in a helper process, which may have to wait for the store where a sub-directory is shown:
 /// in the mount namespace of the process `namespace`, or in this one. Returns one line for each
 /// place that could not be healed.
 pub(crate) fn replace(
@@ -173,55 +171,56 @@ pub(crate) fn replace(
     namespace: Option<i32>,
     deadline: Deadline,
 ) -> Result<Vec<String>> {
-    let mut command = child::command(child::REPLACE);
-    command
-        .arg(staging)
-        .arg(namespace.unwrap_or(0).to_string())
-        .arg(&succession.live)
-        .args(&succession.dead)
-        .arg(KEPT)
-        .args(&succession.kept)
-        .arg(LEFT_TO)
-        .args(succession.left_to.iter().map(u64::to_string));
-    match child::ask(&mut command, deadline)? {
-        Some((answer, _)) => Ok(answer.lines().map(str::to_owned).collect()),
+    let helper = Replace {
+        staging: staging.to_owned(),
+        succession: succession.clone(),
+        namespace,
+    };
+    match helper.call(deadline)? {
+        Some(failed) => Ok(failed),
         None => bail!("the store has not answered a lookup of a sub-directory in time"),
     }
 }
 
-/// The child's part of `replace`: `arguments` are the staging directory, the process id, the live
-/// device and the dead ones, behind `KEPT` those to keep, and behind `LEFT_TO` the peer groups.
-pub(crate) fn run(arguments: &[String]) -> Result<String> {
-    let [staging, pid, live, rest @ ..] = arguments else {
-        bail!("arguments are missing");
-    };
-    let staging = Path::new(staging);
+/// The helper process of `replace`.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Replace {
+    staging: PathBuf,
+    succession: Succession,
+    namespace: Option<i32>,
+}
+
+impl Helper for Replace {
+    const NAME: &'static str = "oss-replace";
+    type Output = Vec<String>;
+
+    fn run(self) -> Result<Vec<String>> {
+        replace_here(&self.staging, self.succession, self.namespace)
+    }
+}
+
+fn replace_here(
+    staging: &Path,
+    mut succession: Succession,
+    namespace: Option<i32>,
+) -> Result<Vec<String>> {
     let host = MountTable::read()?;
-    let live_options = match host.top(staging) {
-        Some(top) if top.device == *live => top.options.clone(),
+    succession.options = match host.top(staging) {
+        Some(top) if top.device == succession.live => top.options.clone(),
         _ => bail!(
             "{} does not show the live file system any more",
             staging.display()
         ),
     };
-    let mut parts = rest.split(|word| word == KEPT || word == LEFT_TO);
-    let mut part = || parts.next().unwrap_or_default().iter();
-    let succession = Succession {
-        live: live.clone(),
-        options: live_options,
-        dead: part().cloned().collect(),
-        kept: part().cloned().collect(),
-        left_to: part().filter_map(|group| group.parse().ok()).collect(),
-    };
     // Of this pid namespace, also when the mount namespace has a /proc of its own.
     let proc =
         open("/proc", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).context("open /proc")?;
-    let namespace = match pid.as_str() {
-        "0" => None,
-        pid => match open_namespace(pid)? {
+    let namespace = match namespace {
+        None => None,
+        Some(pid) => match open_namespace(pid)? {
             Some(namespace) => Some(namespace),
             // The container has ended: nobody is left to heal.
-            None => return Ok(String::new()),
+            None => return Ok(Vec::new()),
         },
     };
     let table = namespace.as_ref().map_or(&host, |(_, table)| table);
@@ -241,10 +240,10 @@ pub(crate) fn run(arguments: &[String]) -> Result<String> {
             failed.push(format!("{}: {e:#}", place.mount_point.display()));
         }
     }
-    Ok(failed.join("\n"))
+    Ok(failed)
 }
 
-fn open_namespace(pid: &str) -> Result<Option<(OwnedFd, MountTable)>> {
+fn open_namespace(pid: i32) -> Result<Option<(OwnedFd, MountTable)>> {
     let path = format!("/proc/{pid}/ns/mnt");
     let namespace = match open(
         path.as_str(),
@@ -276,17 +275,17 @@ fn clone_of(staging: &Path, live_options: &str, place: &Place) -> Result<OwnedFd
     // A clone takes the flags of the mount it is made of: so one with other flags is made first,
     // rather than that a read-only place is writable for a moment.
     let scratch = staging.with_file_name("scratch");
-    crate::private::make_directory(&scratch)?;
+    root_only::make_directory(&scratch)?;
     let open_scratch = || Directory::open(&scratch)?.context("the scratch directory is gone");
-    mounts::bind(&source, &open_scratch()?)?;
+    bind(&source, &open_scratch()?)?;
     let clone = open_scratch().and_then(|bound| {
-        mounts::set_flags(&bound, flags)?;
-        mounts::make_private(&bound)?;
+        set_flags(&bound, flags)?;
+        make_private(&bound)?;
         detached(&bound)
     });
     umount2(&scratch, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)
         .context("unmount the scratch directory")?;
-    crate::private::remove_directory(&scratch)?;
+    root_only::remove_directory(&scratch)?;
     clone
 }
 

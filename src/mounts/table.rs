@@ -7,50 +7,50 @@ use std::path::{Path, PathBuf};
 
 /// One line of mountinfo, the fields that are of use here.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Mount {
-    pub(crate) id: u64,
-    pub(crate) parent: u64,
+pub struct Mount {
+    pub id: u64,
+    pub parent: u64,
     /// The device number, `major:minor`.
-    pub(crate) device: String,
+    pub device: String,
     /// The directory of the file system that is mounted.
-    pub(crate) root: PathBuf,
-    pub(crate) mount_point: PathBuf,
+    pub root: PathBuf,
+    pub mount_point: PathBuf,
     /// The options of this mount alone, like `ro,nosuid`.
-    pub(crate) options: String,
+    pub options: String,
     /// The peer group that this mount shares its events with, and the one that it follows.
-    pub(crate) shared: Option<u64>,
-    pub(crate) master: Option<u64>,
-    pub(crate) fs_type: String,
-    pub(crate) source: String,
+    pub shared: Option<u64>,
+    pub master: Option<u64>,
+    pub fs_type: String,
+    pub source: String,
 }
 
 impl Mount {
     /// Whether this is a file system of ossfs (or s3fs) itself: mountinfo has `fuse.ossfs`, with
     /// the source `ossfs`. Only the daemon itself is recognised, not any FUSE file system.
-    pub(crate) fn is_ossfs(&self) -> bool {
+    pub fn is_ossfs(&self) -> bool {
         matches!(self.fs_type.as_str(), "fuse.ossfs" | "fuse.s3fs")
     }
 }
 
 /// The mounts in the order in which the kernel lists them.
-pub(crate) struct MountTable(Vec<Mount>);
+pub struct MountTable(Vec<Mount>);
 
 impl MountTable {
     /// The table of this process's mount namespace.
-    pub(crate) fn read() -> Result<Self> {
+    pub fn read() -> Result<Self> {
         let bytes = std::fs::read("/proc/self/mountinfo").context("read /proc/self/mountinfo")?;
         Ok(Self::parse(&String::from_utf8_lossy(&bytes)))
     }
 
     /// The mounts in `mountinfo`. A line that is not as the manual says is left out.
-    pub(crate) fn parse(mountinfo: &str) -> Self {
+    pub fn parse(mountinfo: &str) -> Self {
         Self(mountinfo.lines().filter_map(parse_line).collect())
     }
 
     /// The mount that is visible at `path`, if one is mounted right there. It is found as the kernel
     /// resolves a path, from the root on: a mount may have the same path and be hidden, as the ones
     /// that mount propagation makes below a directory that is bound on itself.
-    pub(crate) fn top(&self, path: &Path) -> Option<&Mount> {
+    pub fn top(&self, path: &Path) -> Option<&Mount> {
         // A mount's parent is on the way, too, or not in this table.
         let mut on_the_way: Vec<&Mount> = self
             .0
@@ -70,7 +70,7 @@ impl MountTable {
     }
 
     /// The mounts at `path` from the bottom to the top.
-    pub(crate) fn layers(&self, path: &Path) -> Vec<&Mount> {
+    pub fn layers(&self, path: &Path) -> Vec<&Mount> {
         let mut layers: Vec<&Mount> = self.top(path).into_iter().collect();
         while let Some(below) = layers
             .last()
@@ -84,20 +84,20 @@ impl MountTable {
     }
 
     /// The mount that `mount` is mounted on, if that is in this table.
-    pub(crate) fn parent(&self, mount: &Mount) -> Option<&Mount> {
+    pub fn parent(&self, mount: &Mount) -> Option<&Mount> {
         self.0
             .iter()
             .find(|m| m.id == mount.parent && m.id != mount.id)
     }
 
     /// Every mount, in the order in which the kernel lists them.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Mount> {
+    pub fn iter(&self) -> impl Iterator<Item = &Mount> {
         self.0.iter()
     }
 
     /// The mount points below `directory`, itself apart, deepest and latest first: the order in
     /// which they can be unmounted.
-    pub(crate) fn below(&self, directory: &Path) -> Vec<&Path> {
+    pub fn below(&self, directory: &Path) -> Vec<&Path> {
         let mut points: Vec<&Path> = self
             .0
             .iter()

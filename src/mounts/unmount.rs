@@ -1,12 +1,14 @@
 //! Unmounting everything at a path: stacked, dead and hung layers, without following links and
 //! without a stat, which would ask the daemon.
 
-use crate::deadline::Deadline;
 use crate::mounts::directory::Directory;
-use anyhow::{Context as _, Result};
+use crate::sys::deadline::Deadline;
+use crate::sys::helper::Helper;
+use anyhow::{Context as _, Result, bail};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
-use std::path::Path;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -15,12 +17,15 @@ const BUSY_RETRY: Duration = Duration::from_millis(20);
 /// More layers than healing can ever leave; an end for the loop if the kernel does not give one.
 const MAX_LAYERS: usize = 10_000;
 
+/// Time for a helper to answer after the deadline that it keeps itself.
+const GRACE: Duration = Duration::from_secs(1);
+
 /// Unmounts every layer at `path`. A layer that is busy is waited for until `busy_until`, then
 /// detached lazily: who has files open there keeps them. Nothing mounted, or no such directory, is
 /// a success. Returns whether a layer had to be detached.
 ///
 /// The last mount of a file system is torn down within the call, which waits for a daemon that has
-/// dirty pages to take: where that may be, `child::unmount` runs this in a process of its own.
+/// dirty pages to take: where that may be, `in_helper` runs this in a process of its own.
 pub(crate) fn all_layers(path: &Path, busy_until: Deadline) -> Result<bool> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
         return Ok(false);
@@ -48,5 +53,37 @@ pub(crate) fn all_layers(path: &Path, busy_until: Deadline) -> Result<bool> {
             Err(e) => return Err(e).with_context(|| format!("unmount {}", path.display())),
         }
     }
-    anyhow::bail!("unmount {}: there is no end of layers", path.display())
+    bail!("unmount {}: there is no end of layers", path.display())
+}
+
+/// `all_layers` in a helper process, for layers whose end may have to wait for a daemon. An error if
+/// the helper has not ended soon after `busy_until`; it is left to end by itself.
+pub(crate) fn in_helper(path: &Path, busy_until: Deadline) -> Result<bool> {
+    let helper = UnmountAll {
+        path: path.to_owned(),
+        busy_time: busy_until.remaining(),
+    };
+    let deadline = Deadline::after(busy_until.remaining() + GRACE);
+    match helper.call(deadline)? {
+        Some(detached) => Ok(detached),
+        None => bail!("unmounting {} has not ended in time", path.display()),
+    }
+}
+
+/// The helper process of `in_helper`.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct UnmountAll {
+    path: PathBuf,
+    /// How long a busy layer is waited for.
+    busy_time: Duration,
+}
+
+impl Helper for UnmountAll {
+    const NAME: &'static str = "oss-umount";
+    /// Whether a layer was detached.
+    type Output = bool;
+
+    fn run(self) -> Result<bool> {
+        all_layers(&self.path, Deadline::after(self.busy_time))
+    }
 }

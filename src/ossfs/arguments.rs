@@ -1,24 +1,21 @@
 //! ossfs's argument list. No part of it is a secret: keys go through the passwd file.
 
+use crate::credentials::Credentials;
+use crate::options::option::MountOption;
 use crate::request::location::Location;
-use crate::request::mount_option::MountOption;
 use std::path::Path;
 
-/// What ossfs gets its credentials from.
-pub(crate) enum CredentialOption<'a> {
-    PasswdFile(&'a Path),
-    RamRole(&'a str),
-}
-
-/// The arguments behind the program's name: `BUCKET[:/PATH] STAGING -f -o …`. ossfs stays in the
-/// foreground, where its process is known from the start and its words are heard to the end. What
-/// the driver decides stands last, because the last of two equal options wins.
+/// The arguments after the program's name: `BUCKET[:/PATH] STAGING -f -o …`. ossfs stays in the
+/// foreground, where its process is known from the start and its output is read to the end. What the
+/// driver decides comes last, because the last of two equal options wins. Keys are not among them:
+/// they are in `passwd_file`.
 pub(crate) fn arguments(
     location: &Location,
     staging: &Path,
     options: &[MountOption],
     read_only: bool,
-    credentials: &CredentialOption,
+    credentials: &Credentials,
+    passwd_file: &Path,
 ) -> Vec<String> {
     let mut arguments = vec![
         location.source(),
@@ -33,10 +30,10 @@ pub(crate) fn arguments(
         MountOption::flag("nodev"),
         MountOption::with_value("url", location.endpoint.as_str()),
         match credentials {
-            CredentialOption::PasswdFile(file) => {
-                MountOption::with_value("passwd_file", file.to_string_lossy())
+            Credentials::Keys(_) => {
+                MountOption::with_value("passwd_file", passwd_file.to_string_lossy())
             }
-            CredentialOption::RamRole(role) => MountOption::with_value("ram_role", *role),
+            Credentials::RamRole(role) => MountOption::with_value("ram_role", role),
         },
     ];
     arguments.extend(
@@ -50,9 +47,10 @@ pub(crate) fn arguments(
 
 #[cfg(test)]
 mod tests {
-    use super::{CredentialOption, arguments};
+    use super::arguments;
+    use crate::credentials::{Credentials, KeyPair};
+    use crate::options::option::MountOption;
     use crate::request::location::{Bucket, Endpoint, Location, SubDirectory};
-    use crate::request::mount_option::MountOption;
     use std::path::Path;
 
     #[test]
@@ -63,9 +61,10 @@ mod tests {
             endpoint: Endpoint::parse("http://127.0.0.1:9000").unwrap(),
         };
         let options = [MountOption::with_value("uid", "7"), MountOption::flag("-s")];
-        let file = CredentialOption::PasswdFile(Path::new("/s/passwd"));
+        let (staging, passwd) = (Path::new("/s/staging"), Path::new("/s/passwd"));
+        let keys = Credentials::Keys(KeyPair::parse("keyid", "secret").ok().unwrap());
         assert_eq!(
-            arguments(&location, Path::new("/s/staging"), &options, true, &file),
+            arguments(&location, staging, &options, true, &keys, passwd),
             [
                 "docker:/a b",
                 "/s/staging",
@@ -87,8 +86,8 @@ mod tests {
                 "passwd_file=/s/passwd"
             ]
         );
-        let role = CredentialOption::RamRole("node-role");
-        let arguments = arguments(&location, Path::new("/s/staging"), &[], false, &role);
+        let role = Credentials::RamRole("node-role".to_owned());
+        let arguments = arguments(&location, staging, &[], false, &role, passwd);
         assert!(arguments.contains(&"ram_role=node-role".to_owned()));
         assert!(!arguments.iter().any(|a| a == "ro" || a.contains("passwd")));
     }

@@ -2,9 +2,9 @@
 //! the node's configuration says so, its connection to the kernel is aborted after a while, which
 //! ends every call that waits for it.
 
-use crate::deadline::Deadline;
 use crate::mounts::table::MountTable;
-use crate::volume::Volume;
+use crate::state::volume::Volume;
+use crate::sys::deadline::Deadline;
 use anyhow::{Result, bail};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -14,7 +14,13 @@ const KILL_TIME: Duration = Duration::from_secs(5);
 /// Notes that `volume` is silent. An error until it has been for `abort_after`; then its daemon is
 /// aborted and killed, and may be replaced.
 pub(crate) fn report(volume: &Volume, abort_after: Option<Duration>) -> Result<()> {
-    let since = volume.silent_since(now())?;
+    let since = match volume.unresponsive_since()? {
+        Some(since) => since,
+        None => {
+            volume.record_unresponsive(now())?;
+            now()
+        }
+    };
     let silent = Duration::from_secs(now().saturating_sub(since));
     match abort_after {
         Some(limit) if silent >= limit => {
@@ -24,7 +30,7 @@ pub(crate) fn report(volume: &Volume, abort_after: Option<Duration>) -> Result<(
                 silent.as_secs()
             );
             abort(volume)?;
-            volume.forget_silence()
+            volume.clear_unresponsive()
         }
         Some(limit) => bail!(
             "its daemon has not answered for {} s; it is aborted after {} s",
@@ -50,7 +56,7 @@ fn abort(volume: &Volume) -> Result<()> {
             log::warn!("write {path}: {e}");
         }
     }
-    if let Some(process) = volume.daemon()? {
+    if let Some(process) = volume.running_daemon()? {
         process.kill();
         if !process.wait(Deadline::after(KILL_TIME))? {
             bail!("its daemon (process {}) cannot be killed", process.pid());

@@ -1,15 +1,16 @@
 //! Starting ossfs: without a shell, in a session and an environment of its own, and where systemd
 //! runs as a unit outside kubelet's cgroup, so that a restart of kubelet does not take it along.
 
-use crate::child::{self, PATH};
 use crate::config::Launcher;
-use crate::deadline::Deadline;
-use crate::lock::Lock;
 use crate::mounts::{directory, unmount};
 use crate::ossfs::systemd;
-use crate::private;
-use crate::process::{self, ProcessId};
-use crate::volume::Volume;
+use crate::state::start::{Start, Supervisor};
+use crate::state::volume::Volume;
+use crate::sys::command::PATH;
+use crate::sys::deadline::Deadline;
+use crate::sys::lock::Lock;
+use crate::sys::process::{self, ProcessId};
+use crate::sys::{helper, root_only};
 use anyhow::{Context as _, Result, bail};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -18,40 +19,20 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{dup, execve, setsid};
-use serde::{Deserialize, Serialize};
-use std::ffi::CString;
+use std::ffi::{CString, OsString};
 use std::fs::OpenOptions;
-use std::io::{PipeReader, pipe};
+use std::io::{PipeReader, Write as _, pipe};
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Child;
+use std::process::{Child, ExitCode};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+/// `argv[0]` of the process that becomes ossfs: `oss-daemon VOLUME_DIRECTORY`. systemd's template names
+/// it, too.
+pub(crate) const DAEMON: &str = "oss-daemon";
 /// How many starts under systemd may fail in a row before they are held back.
 const FREE_STARTS: u32 = 2;
-
-/// How ossfs is started for one volume: the content of its `volume.json`.
-#[derive(Serialize, Deserialize, Debug, PartialEq, Eq)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Start {
-    pub(crate) program: PathBuf,
-    pub(crate) arguments: Vec<String>,
-    pub(crate) read_only: bool,
-    pub(crate) under: Under,
-}
-
-/// What ossfs runs under.
-#[derive(Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
-#[serde(rename_all = "camelCase")]
-pub(crate) enum Under {
-    /// An instance of systemd's template unit.
-    Unit,
-    /// A scope of systemd, made by this systemd-run.
-    Scope(PathBuf),
-    /// Nothing: a session of its own.
-    Nothing,
-}
 
 /// The absolute path of the program `name`, looked up in the standard directories.
 pub(crate) fn find_program(name: &str) -> Result<PathBuf> {
@@ -64,7 +45,7 @@ pub(crate) fn find_program(name: &str) -> Result<PathBuf> {
 }
 
 /// What ossfs is to run under on this node; an error if `launcher` wants what the node does not have.
-pub(crate) fn choose(launcher: Launcher) -> Result<Under> {
+pub(crate) fn choose(launcher: Launcher) -> Result<Supervisor> {
     let with_systemd = |name: &str, tool: &str| match systemd::tool(tool) {
         Some(path) if systemd::is_running() => Ok(path),
         _ => bail!(
@@ -73,13 +54,13 @@ pub(crate) fn choose(launcher: Launcher) -> Result<Under> {
         ),
     };
     match launcher {
-        Launcher::Direct => Ok(Under::Nothing),
+        Launcher::Direct => Ok(Supervisor::Direct),
         Launcher::Auto if systemd::is_running() && systemd::tool("systemctl").is_some() => {
-            Ok(Under::Unit)
+            Ok(Supervisor::Unit)
         }
-        Launcher::Auto => Ok(Under::Nothing),
-        Launcher::Unit => with_systemd("unit", "systemctl").map(|_| Under::Unit),
-        Launcher::Scope => with_systemd("scope", "systemd-run").map(Under::Scope),
+        Launcher::Auto => Ok(Supervisor::Direct),
+        Launcher::Unit => with_systemd("unit", "systemctl").map(|_| Supervisor::Unit),
+        Launcher::Scope => with_systemd("scope", "systemd-run").map(Supervisor::Scope),
     }
 }
 
@@ -102,7 +83,7 @@ pub(crate) fn spawn(volume: &Volume, lock: &Lock) -> Result<(Child, PipeReader)>
         .custom_flags(OFlag::O_NONBLOCK.bits())
         .open(format!("/proc/self/fd/{}", writer.as_raw_fd()))
         .context("make a pipe")?;
-    let child = child::command(child::DAEMON)
+    let child = helper::command(DAEMON)
         .arg(volume.directory())
         .stdout(writer.try_clone().context("make a pipe")?)
         .stderr(writer)
@@ -111,12 +92,26 @@ pub(crate) fn spawn(volume: &Volume, lock: &Lock) -> Result<(Child, PipeReader)>
     Ok((child, reader))
 }
 
+/// The part of the process `oss-daemon`: it comes back only with an error, which it prints, or where
+/// there is nothing to start any more.
+pub(crate) fn run(mut args: impl Iterator<Item = OsString>) -> ExitCode {
+    let directory = args.next().unwrap_or_default();
+    match become_daemon(Path::new(&directory)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            // The output of ossfs itself goes there; if nobody reads it, the status tells.
+            let _ = writeln!(std::io::stdout(), "error {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
 /// Makes this process the daemon of the volume at `directory`: notes itself as such, then becomes
 /// ossfs, by way of systemd-run where the volume says so. Only comes back with an error.
 /// Nothing to do, and a success, where the volume has ended meanwhile.
-pub(crate) fn become_daemon(directory: &Path) -> Result<()> {
+fn become_daemon(directory: &Path) -> Result<()> {
     let volume = Volume::at(directory).context("no volume directory is given")?;
-    let Some(start) = volume.find_start()? else {
+    let Some(start) = volume.read_start()? else {
         return Ok(());
     };
     // A session of its own: no signal to kubelet's group reaches it. It may lead one already.
@@ -129,10 +124,10 @@ pub(crate) fn become_daemon(directory: &Path) -> Result<()> {
     // kubelet's protection from the out-of-memory killer is not for what a Pod can make grow.
     // Without /proc/self/oom_score_adj, or the right to lower it, all stays as it is.
     let _ = std::fs::write("/proc/self/oom_score_adj", "0");
-    if start.under == Under::Unit {
+    if start.supervisor == Supervisor::Unit {
         restart(&volume)?;
     }
-    volume.write_daemon(&ProcessId::own()?)?;
+    volume.record_daemon(&ProcessId::own()?)?;
     process::close_inherited()?;
     let arguments = exec_arguments(&start, volume.id())?;
     let environment = [c_string(&format!("PATH={PATH}"))?];
@@ -146,11 +141,11 @@ pub(crate) fn become_daemon(directory: &Path) -> Result<()> {
 /// is taken off the staging directory. The start counts as failed until the volume is served.
 fn restart(volume: &Volume) -> Result<()> {
     let (failed, _) = volume.failed_starts()?;
-    volume.note_failed_starts(failed + 1, unix_time())?;
+    volume.record_failed_starts(failed + 1, unix_time())?;
     if directory::is_mount_point(&volume.staging())? {
         unmount::all_layers(&volume.staging(), Deadline::after(Duration::ZERO))?;
     }
-    private::make_directory(&volume.staging())
+    root_only::make_directory(&volume.staging())
 }
 
 /// Waits before a unit is started again: longer and longer where starts fail in a row, but not when
@@ -195,7 +190,7 @@ pub(crate) fn unix_time() -> u64 {
 fn exec_arguments(start: &Start, id: &str) -> Result<Vec<CString>> {
     let program = start.program.to_string_lossy();
     let mut words = Vec::new();
-    if let Under::Scope(systemd_run) = &start.under {
+    if let Supervisor::Scope(systemd_run) = &start.supervisor {
         words.push(c_string(&systemd_run.to_string_lossy())?);
         words.push(c_string("--scope")?);
         words.push(c_string(&format!("--slice={}", systemd::SLICE))?);

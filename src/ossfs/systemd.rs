@@ -2,10 +2,10 @@
 //! kubelet's cgroup, restarted when it dies, limited by an administrator with an ordinary drop-in,
 //! its words in the journal. Only directives that systemd 219 (CentOS 7) knows are used.
 
-use crate::child::{self, PATH};
 use crate::config::FILE_VARIABLE;
-use crate::deadline::Deadline;
-use anyhow::{Context as _, Result, anyhow, bail};
+use crate::sys::command::{PATH, run_with_deadline};
+use crate::sys::deadline::Deadline;
+use anyhow::{Context as _, Result, bail};
 use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -47,7 +47,16 @@ fn unit(id: &str) -> String {
     format!("alicloud-oss@{id}.service")
 }
 
-/// The template for volumes whose places are in `volumes`, run by the driver at `program`.
+/// The template as the driver's package installs it, for the usual paths of driver and state.
+const PACKAGED_TEMPLATE: &str = include_str!("../../packaging/systemd/alicloud-oss@.service");
+/// Those paths.
+const PACKAGED_PROGRAM: &str =
+    "/usr/libexec/kubernetes/kubelet-plugins/volume/exec/alicloud~oss/oss";
+const PACKAGED_VOLUMES: &str = "/run/alicloud-oss/volumes";
+/// The line of it after which `Environment=` is put.
+const SLICE_LINE: &str = "Slice=alicloud-oss.slice\n";
+
+/// The template for volumes whose directories are in `volumes`, run by the driver at `program`.
 fn template(program: &str, volumes: &str, config: Option<&str>) -> String {
     let quote = |text: &str| {
         let text = text
@@ -63,30 +72,10 @@ fn template(program: &str, volumes: &str, config: Option<&str>) -> String {
         )
     });
     // A path in front of the command line takes no quotes in systemd 219.
-    let program = program.replace('%', "%%");
-    let volumes = volumes.replace('%', "%%");
-    format!(
-        "# The driver's own; a file of this name in /etc/systemd/system takes its place.
-[Unit]
-Description=ossfs of the alicloud/oss volume %i
-
-[Service]
-Slice={SLICE}
-{environment}ExecStart=@{program} {daemon} {volumes}/%i
-# Fails if the daemon does not serve the volume, and waits longer and longer before it says so.
-ExecStartPost={program} heal --after-start %i
-# Not when its mount was taken away: then it ends with status 0.
-Restart=on-failure
-RestartSec=100ms
-StartLimitInterval=0
-# The driver has deadlines of its own.
-TimeoutStartSec=0
-LimitCORE=0
-StandardOutput=journal
-StandardError=journal
-",
-        daemon = child::DAEMON,
-    )
+    PACKAGED_TEMPLATE
+        .replace(PACKAGED_PROGRAM, &program.replace('%', "%%"))
+        .replace(PACKAGED_VOLUMES, &volumes.replace('%', "%%"))
+        .replace(SLICE_LINE, &format!("{SLICE_LINE}{environment}"))
 }
 
 /// Sees to it that the template is installed: an administrator's is left alone, the driver's own is
@@ -146,42 +135,39 @@ pub(crate) fn stop(id: &str) -> Result<()> {
 
 fn systemctl(arguments: &[&str]) -> Result<()> {
     let program = tool("systemctl").context("systemctl is missing")?;
-    let answer = child::ask(
+    let output = run_with_deadline(
         command(&program).args(arguments).arg("--no-ask-password"),
         Deadline::after(TOOL_TIME),
     )?;
-    match answer {
-        Some((_, true)) => Ok(()),
-        Some((words, false)) => Err(anyhow!(
-            "systemctl {}: {}",
-            arguments.join(" "),
-            words.trim()
-        )),
-        None => bail!("systemctl {} has not ended in time", arguments.join(" ")),
+    let arguments = arguments.join(" ");
+    match output {
+        Some(output) if output.status.success() => Ok(()),
+        Some(output) => bail!("systemctl {arguments}: {}", output.text.trim()),
+        None => bail!("systemctl {arguments} has not ended in time"),
     }
 }
 
 /// What the process `pid` has printed since `since`, from the journal; nothing where that cannot be
 /// read.
-pub(crate) fn words(pid: i32, since: SystemTime) -> String {
+pub(crate) fn output(pid: i32, since: SystemTime) -> String {
     let Some(program) = tool("journalctl") else {
         return String::new();
     };
     let deadline = Deadline::after(TOOL_TIME);
     // What was printed last may be on its way. Before systemd 228 there is no such option.
-    let _ = child::ask(command(&program).arg("--sync"), deadline);
+    let _ = run_with_deadline(command(&program).arg("--sync"), deadline);
     let since = since
         .duration_since(SystemTime::UNIX_EPOCH)
         .map_or(0, |time| time.as_secs());
-    let answer = child::ask(
+    let journal = run_with_deadline(
         command(&program)
             .args(["--quiet", "--output=cat", "--no-pager", "--lines=50"])
             .arg(format!("--since=@{since}"))
             .arg(format!("_PID={pid}")),
         deadline,
     );
-    match answer {
-        Ok(Some((words, true))) => words,
+    match journal {
+        Ok(Some(output)) if output.status.success() => output.text,
         _ => String::new(),
     }
 }
@@ -190,7 +176,7 @@ pub(crate) fn words(pid: i32, since: SystemTime) -> String {
 pub(crate) fn adopt(pid: i32) -> Result<()> {
     let program = tool("busctl").context("busctl is missing")?;
     let manager = "org.freedesktop.systemd1";
-    let answer = child::ask(
+    let answer = run_with_deadline(
         command(&program)
             .args(["call", manager, "/org/freedesktop/systemd1"])
             .args([
@@ -204,8 +190,8 @@ pub(crate) fn adopt(pid: i32) -> Result<()> {
         Deadline::after(TOOL_TIME),
     )?;
     match answer {
-        Some((_, true)) => {}
-        Some((words, false)) => bail!("move process {pid}: {}", words.trim()),
+        Some(output) if output.status.success() => {}
+        Some(output) => bail!("move process {pid}: {}", output.text.trim()),
         None => bail!("move process {pid}: systemd has not answered in time"),
     }
     // The answer comes before the move, and there is no event for that.
@@ -232,7 +218,8 @@ fn command(program: &Path) -> Command {
 
 #[cfg(test)]
 mod tests {
-    use super::template;
+    use super::{PACKAGED_PROGRAM, PACKAGED_TEMPLATE, PACKAGED_VOLUMES, SLICE_LINE, template};
+    use crate::ossfs::launch::DAEMON;
 
     #[test]
     fn the_template_runs_the_driver_by_its_path() {
@@ -254,13 +241,16 @@ mod tests {
     }
 
     #[test]
-    fn the_packaged_template_is_the_one_for_the_usual_places() {
-        let text = template(
-            "/usr/libexec/kubernetes/kubelet-plugins/volume/exec/alicloud~oss/oss",
-            "/run/alicloud-oss/volumes",
-            None,
-        );
-        let packaged = include_str!("../../packaging/systemd/alicloud-oss@.service");
-        assert_eq!(text, packaged);
+    fn the_packaged_template_is_the_one_for_the_usual_paths() {
+        let text = template(PACKAGED_PROGRAM, PACKAGED_VOLUMES, None);
+        assert_eq!(text, PACKAGED_TEMPLATE);
+        for (part, count) in [
+            (PACKAGED_PROGRAM, 2),
+            (PACKAGED_VOLUMES, 1),
+            (SLICE_LINE, 1),
+        ] {
+            assert_eq!(text.matches(part).count(), count, "{part}");
+        }
+        assert!(text.contains(&format!(" {DAEMON} ")));
     }
 }

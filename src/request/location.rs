@@ -1,6 +1,7 @@
 //! Where the objects are: bucket, sub-directory and endpoint, each checked once and then trusted.
 
-use super::refusal::Refusal;
+use crate::options::refusal::Refusal;
+use crate::text::is_plain;
 use std::net::Ipv4Addr;
 
 /// The longest sub-directory, in bytes: an object's name has at most 1023.
@@ -66,22 +67,6 @@ impl SubDirectory {
     pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
-}
-
-/// Whether `c` may go to ossfs: libfuse splits at commas and decodes backslashes, and a shell that
-/// someone puts in between would take quotes apart.
-pub(crate) fn is_plain(c: char) -> bool {
-    !c.is_control()
-        && !c.is_whitespace()
-        && !matches!(c, '\\' | ',' | '"' | '\'' | '`')
-        && !is_format(c)
-}
-
-/// Invisible characters that change how a line is shown (bidirectional marks, joiners).
-fn is_format(c: char) -> bool {
-    matches!(c, '\u{61c}' | '\u{180e}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}'
-        | '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-        | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 /// Where a node of Alibaba Cloud answers questions about itself, its role's keys among the answers.

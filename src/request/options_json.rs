@@ -1,7 +1,7 @@
 //! The options JSON of a mount call: a flat object of strings, written by kubelet from the volume's
 //! options and keys of its own (`pkg/volume/flexvolume/driver-call.go`, `OptionsForDriver`).
 
-use super::refusal::quote;
+use crate::text::quote;
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use std::fmt;
 use zeroize::Zeroizing;

@@ -1,4 +1,4 @@
-use super::{Credentials, MountRequest};
+use super::{CredentialSource, MountRequest};
 use crate::config::Config;
 
 /// The request of a minimal volume with `more` options, on a node with `config`.
@@ -104,9 +104,9 @@ fn credentials_come_from_the_secret_then_the_options_then_the_node() {
             .unwrap_or_else(|e| panic!("{more}: {e}"))
             .credentials
         {
-            Credentials::Given(pair) => pair.passwd_line("docker").to_string(),
-            Credentials::Node => "node".to_owned(),
-            Credentials::RamRole(role) => format!("role {role}"),
+            CredentialSource::Given(pair) => pair.passwd_line("docker").to_string(),
+            CredentialSource::Node => "node".to_owned(),
+            CredentialSource::RamRole(role) => format!("role {role}"),
         };
         assert_eq!(found, expected, "{more}");
     }
@@ -213,5 +213,5 @@ fn read_only_and_unknown_keys() {
     .ok()
     .unwrap();
     assert!(request.read_only);
-    assert_eq!(request.notes, ["unknown option \"extra\" is ignored"]);
+    assert_eq!(request.notices, ["unknown option \"extra\" is ignored"]);
 }

@@ -2,13 +2,11 @@
 //! `<kubelet root>/pods/<uid>/volumes/alicloud~oss/<volume>`. It alone says whose volume a call is
 //! about; nothing in the options JSON is trusted for that.
 
-use crate::request::mount_option::is_normal_path;
+use super::DRIVER_DIRECTORY;
+use crate::text::{hex, is_normal_path};
 use sha2::{Digest as _, Sha256};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-
-/// kubelet's directory name for the driver `alicloud/oss`.
-const DRIVER_DIRECTORY: &str = "alicloud~oss";
 
 /// A target path: absolute, without `.` and `..`, printable.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,11 +77,6 @@ impl Target {
     pub(crate) fn key(&self) -> String {
         hex(&Sha256::digest(self.path.as_bytes()))[..32].to_owned()
     }
-}
-
-/// `bytes` in lower-case hexadecimal.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -3,15 +3,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
 
-#[path = "../../tests/fuzz/src/invariants.rs"]
-mod invariants;
-
-use super::{Credentials, MountRequest};
+use super::{check_config, check_mountinfo, check_other_opts, check_request};
 use crate::config::Config;
 use crate::credentials::KeyPair;
 use crate::mounts::table::MountTable;
-use crate::request::table::{Class, Kind, OPTIONS};
-use invariants::{check_config, check_mountinfo, check_other_opts, check_request};
+use crate::options::table::{Class, Kind, OPTIONS};
+use crate::request::{CredentialSource, MountRequest};
 use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::strategy::ValueTree as _;
@@ -459,7 +456,7 @@ fn the_nodes_identity_is_never_a_default() {
     assert!(check_request(none, &Config::parse(open).unwrap()));
     let request = MountRequest::parse(none, &Config::parse(open).unwrap());
     let credentials = request.map(|request| request.credentials);
-    assert!(matches!(credentials, Ok(Credentials::RamRole(role)) if role == "node-role"));
+    assert!(matches!(credentials, Ok(CredentialSource::RamRole(role)) if role == "node-role"));
 }
 
 #[test]

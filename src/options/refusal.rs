@@ -1,9 +1,7 @@
 //! Why an option of a volume is refused, in the words that `kubectl describe pod` will show.
 
+use crate::text::quote;
 use std::fmt;
-
-/// The longest part of a value that a message repeats, in characters.
-const MAX_SHOWN: usize = 64;
 
 /// One option that was refused, and why.
 #[derive(Debug, PartialEq, Eq)]
@@ -34,11 +32,3 @@ impl fmt::Display for Refusal {
 }
 
 impl std::error::Error for Refusal {}
-
-/// `value` in quotes, escaped and cut to a length that a message can bear.
-pub(crate) fn quote(value: &str) -> String {
-    match value.char_indices().nth(MAX_SHOWN) {
-        Some((end, _)) => format!("{:?}…", &value[..end]),
-        None => format!("{value:?}"),
-    }
-}

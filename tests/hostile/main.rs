@@ -5,25 +5,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
 
-#[path = "hostile/allowed.rs"]
 mod allowed;
-#[path = "hostile/harmless.rs"]
 mod harmless;
-#[path = "hostile/limits.rs"]
 mod limits;
-#[path = "hostile/planted.rs"]
 mod planted;
-#[path = "hostile/process.rs"]
 mod process;
-#[path = "hostile/recorder.rs"]
 mod recorder;
-#[path = "hostile/refused.rs"]
 mod refused;
-#[path = "hostile/shell.rs"]
 mod shell;
-#[path = "hostile/table.rs"]
 mod table;
-#[path = "hostile/target.rs"]
 mod target;
 
 const DRIVER: &str = env!("CARGO_BIN_EXE_oss");

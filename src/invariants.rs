@@ -1,20 +1,30 @@
-//! What holds for any input, hostile or not. The property tests and the fuzz targets share it, and
-//! it knows options by the table of `tests/data` alone, not by the driver's own.
+//! What holds for any input, hostile or not. The property tests and the fuzz targets (feature
+//! `invariants`) share it, and it knows options by the table of `tests/data` alone, not by the
+//! driver's own. A function here panics where something does not hold.
 
 use crate::config::Config;
+use crate::credentials::{Credentials, KeyPair};
 use crate::mounts::table::MountTable;
-use crate::ossfs::arguments::{CredentialOption, arguments};
-use crate::request::mount_option::{MountOption, split};
-use crate::request::{Credentials, MountRequest};
+use crate::options::option::{MountOption, split};
+use crate::ossfs::arguments::arguments;
+use crate::request::{CredentialSource, MountRequest};
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::LazyLock;
 
-const TSV: &str = include_str!("../../data/ossfs-options.tsv");
+const TSV: &str = include_str!("../tests/data/ossfs-options.tsv");
 const STAGING: &str = "/state/staging";
 const PASSWD: &str = "/state/passwd";
 /// The longest refusal, in bytes: it becomes a Pod Event.
 const MAX_REFUSAL: usize = 900;
+
+/// Node configurations under which the options of a volume are read.
+const CONFIGS: [&str; 4] = [
+    "{}",
+    r#"{"allowedOptions":["use_cache=/var/cache/oss/","suid","credential_process"]}"#,
+    r#"{"defaultOptions":["noua","no_check_certificate"]}"#,
+    r#"{"nodeCredentials":{"buckets":["*"],"ramRole":"node-role"}}"#,
+];
 
 /// By option: "no", "yes" or "optional" for whether it takes a value, and its class.
 type Rows = HashMap<&'static str, (&'static str, &'static str)>;
@@ -121,7 +131,7 @@ fn classes(config: &Config) -> &'static [&'static str] {
 
 /// Asserts that the options `json` of a mount call on a node with `config` are refused in one line,
 /// or become arguments that start one ossfs and nothing else. Says which.
-pub(crate) fn check_request(json: &str, config: &Config) -> bool {
+fn check_request(json: &str, config: &Config) -> bool {
     match MountRequest::parse(json, config) {
         Err(refusal) => {
             assert!(refusal.len() < MAX_REFUSAL, "{refusal:?}");
@@ -130,10 +140,11 @@ pub(crate) fn check_request(json: &str, config: &Config) -> bool {
         }
         Ok(request) => {
             let credentials = match &request.credentials {
-                Credentials::Given(_) | Credentials::Node => {
-                    CredentialOption::PasswdFile(Path::new(PASSWD))
+                CredentialSource::Given(_) | CredentialSource::Node => {
+                    let pair = KeyPair::parse("keyid", "secret");
+                    Credentials::Keys(pair.unwrap_or_else(|(half, e)| panic!("{half} {e}")))
                 }
-                Credentials::RamRole(role) => CredentialOption::RamRole(role),
+                CredentialSource::RamRole(role) => Credentials::RamRole(role.clone()),
             };
             let arguments = arguments(
                 &request.location,
@@ -141,6 +152,7 @@ pub(crate) fn check_request(json: &str, config: &Config) -> bool {
                 &request.options,
                 request.read_only,
                 &credentials,
+                Path::new(PASSWD),
             );
             check_arguments(&arguments, classes(config), request.read_only);
             true
@@ -148,9 +160,24 @@ pub(crate) fn check_request(json: &str, config: &Config) -> bool {
     }
 }
 
+/// `check_request` on a node with one of a few configurations, which `config` chooses.
+pub fn check_mount(config: u8, json: &str) -> bool {
+    let config = Config::parse(CONFIGS[usize::from(config) % CONFIGS.len()]);
+    check_request(json, &config.unwrap_or_else(|e| panic!("{e}")))
+}
+
+/// `check_request` of a volume that is right but for `other_opts`, which may be anything.
+pub fn check_volume_with(other_opts: &str) -> bool {
+    let json = serde_json::json!({
+        "bucket": "docker", "url": "host", "akId": "keyid", "akSecret": "secret",
+        "otherOpts": other_opts,
+    });
+    check_request(&json.to_string(), &Config::default())
+}
+
 /// Asserts that the single options of `text`, if it has any but right ones none, are options of
 /// ossfs that stay the same when they are written out and read again. Says whether they are right.
-pub(crate) fn check_other_opts(text: &str) -> bool {
+pub fn check_other_opts(text: &str) -> bool {
     let Ok(options) = split("otherOpts", text, &mut Vec::new()) else {
         return false;
     };
@@ -182,7 +209,7 @@ fn rendered_for_table(option: &str) -> String {
 }
 
 /// Asserts that the mount table of `text` answers questions about any of its mount points.
-pub(crate) fn check_mountinfo(text: &str) {
+pub fn check_mountinfo(text: &str) {
     let table = MountTable::parse(text);
     let all = table.below(Path::new(""));
     for path in ["/", "/a", "/a/b"].map(Path::new).iter().chain(&all) {
@@ -201,7 +228,7 @@ pub(crate) fn check_mountinfo(text: &str) {
 }
 
 /// Asserts that a node configuration that is taken is safe to act on. Says whether it is taken.
-pub(crate) fn check_config(text: &str) -> bool {
+fn check_config(text: &str) -> bool {
     let Ok(config) = Config::parse(text) else {
         return false;
     };
@@ -222,3 +249,6 @@ pub(crate) fn check_config(text: &str) -> bool {
     }
     true
 }
+
+#[cfg(test)]
+mod properties;

@@ -5,29 +5,29 @@ use std::time::{Duration, Instant};
 
 /// A moment that does not move while steps of a call use up the time until then.
 #[derive(Clone, Copy)]
-pub(crate) struct Deadline(Instant);
+pub struct Deadline(Instant);
 
 impl Deadline {
-    pub(crate) fn after(time: Duration) -> Self {
+    pub fn after(time: Duration) -> Self {
         Self(Instant::now() + time)
     }
 
     /// The time left, zero once it has passed.
-    pub(crate) fn remaining(self) -> Duration {
+    pub fn remaining(self) -> Duration {
         self.0.saturating_duration_since(Instant::now())
     }
 
     /// The middle of the time left.
-    pub(crate) fn half(self) -> Self {
+    pub fn half(self) -> Self {
         Self::after(self.remaining() / 2)
     }
 
-    pub(crate) fn has_passed(self) -> bool {
+    pub fn has_passed(self) -> bool {
         self.remaining().is_zero()
     }
 
     /// The time left for poll(2), rounded up so that a poll never ends before the deadline.
-    pub(crate) fn poll_timeout(self) -> PollTimeout {
+    pub fn poll_timeout(self) -> PollTimeout {
         let ms = self.remaining().as_micros().div_ceil(1000);
         PollTimeout::from(u16::try_from(ms).unwrap_or(u16::MAX))
     }

@@ -1,45 +1,25 @@
-//! The stamp of `init`: a file in the state directory that says which build of the driver kubelet
-//! has loaded. The installer's readiness is made of it.
+//! The call `init`: kubelet makes it under a lock of the whole node, so nothing is waited for.
 
 use crate::config::{self, Config};
-use crate::volume::StateDirectory;
+use crate::kubelet::{DRIVER_DIRECTORY, DRIVER_FILE};
+use crate::state::init_record::{BUILD, InitRecord};
 use anyhow::{Context as _, Result};
-use serde::Serialize;
 use std::ffi::OsStr;
 use std::io::IsTerminal as _;
 use std::os::unix::process::parent_id;
 use std::path::Path;
 use std::time::SystemTime;
 
-/// What this build is called, different for any two that differ in their sources.
-pub(crate) const BUILD: &str = env!("OSS_BUILD");
-/// kubelet's name for the driver's directory and file (`pkg/volume/flexvolume/probe.go`).
-const DIRECTORY: &str = "alicloud~oss";
-const FILE: &str = "oss";
-
-/// One run of `init`.
-#[derive(Serialize)]
-struct Stamp {
-    /// The text of `oss --version`.
-    build: String,
-    /// The process that ran it, and its name.
-    pid: u32,
-    caller: String,
-    /// When, in seconds since 1970.
-    time: u64,
-}
-
-/// Notes that `init` was run, if that was kubelet's doing: not while an installer tries the driver
-/// out under another name, and not on a person's terminal. What goes wrong is logged and changes
-/// nothing about the answer.
-pub(crate) fn leave() {
+/// Records that `init` was run, if kubelet ran it: not while an installer tries the driver out under
+/// another name, and not on a terminal. A failure is logged and does not change the response.
+pub(super) fn record() {
     let program = std::env::current_exe().unwrap_or_default();
     if !is_installed(&program) || std::io::stdin().is_terminal() {
         return;
     }
     // A broken configuration is for mount to complain of.
     let config = Config::load(std::env::var_os(config::FILE_VARIABLE)).unwrap_or_default();
-    if let Err(e) = write(&config) {
+    if let Err(e) = write(&config.state_dir) {
         crate::logging::start(&config.log_file, config.log_level);
         log::warn!("init: {e:#}");
     }
@@ -48,21 +28,22 @@ pub(crate) fn leave() {
 /// Whether kubelet finds a driver at `program`.
 fn is_installed(program: &Path) -> bool {
     let directory = program.parent().and_then(Path::file_name);
-    program.file_name() == Some(OsStr::new(FILE)) && directory == Some(OsStr::new(DIRECTORY))
+    program.file_name() == Some(OsStr::new(DRIVER_FILE))
+        && directory == Some(OsStr::new(DRIVER_DIRECTORY))
 }
 
-fn write(config: &Config) -> Result<()> {
+fn write(state: &Path) -> Result<()> {
     let pid = parent_id();
     let path = format!("/proc/{pid}/comm");
     let caller = std::fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
     let time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    let stamp = Stamp {
+    let record = InitRecord {
         build: format!("oss {BUILD}"),
         pid,
         caller: caller.trim_end().to_owned(),
         time: time.map_or(0, |time| time.as_secs()),
     };
-    StateDirectory::stamp(&config.state_dir, &serde_json::to_vec(&stamp)?)
+    record.write(state)
 }
 
 #[cfg(test)]

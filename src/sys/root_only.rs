@@ -19,7 +19,7 @@ const MAX_BYTES: u64 = 1 << 20;
 
 /// Makes the directory at `path` if it is missing (its parent must exist). One that is there
 /// already must be as this would have made it.
-pub(crate) fn make_directory(path: &Path) -> Result<()> {
+pub fn make_directory(path: &Path) -> Result<()> {
     match DirBuilder::new().mode(DIRECTORY_MODE).create(path) {
         // The umask may have taken bits away.
         Ok(()) => std::fs::set_permissions(path, Permissions::from_mode(DIRECTORY_MODE))
@@ -30,7 +30,7 @@ pub(crate) fn make_directory(path: &Path) -> Result<()> {
 }
 
 /// Whether the directory at `path` is one of ours; an error says what it is instead.
-pub(crate) fn check_directory(path: &Path) -> Result<()> {
+pub fn check_directory(path: &Path) -> Result<()> {
     let meta =
         std::fs::symlink_metadata(path).with_context(|| format!("look at {}", path.display()))?;
     if !meta.is_dir() {
@@ -41,7 +41,7 @@ pub(crate) fn check_directory(path: &Path) -> Result<()> {
 
 /// Makes the file at `path` with `content`, in place of one that a call before left there. The file
 /// is complete or absent, whenever the call is killed.
-pub(crate) fn write(path: &Path, content: &[u8]) -> Result<()> {
+pub fn write(path: &Path, content: &[u8]) -> Result<()> {
     match std::fs::symlink_metadata(path) {
         Ok(meta) => check_plain(path, &meta)?,
         Err(e) if e.kind() == ErrorKind::NotFound => {}
@@ -71,7 +71,7 @@ fn create(path: &Path) -> Result<File> {
 }
 
 /// Opens the file at `path`, made if it is missing.
-pub(crate) fn open(path: &Path) -> Result<File> {
+pub fn open(path: &Path) -> Result<File> {
     let file = OpenOptions::new()
         .read(true)
         .write(true)
@@ -86,7 +86,7 @@ pub(crate) fn open(path: &Path) -> Result<File> {
 }
 
 /// The text of the file at `path`, or nothing if there is none.
-pub(crate) fn read(path: &Path) -> Result<Option<String>> {
+pub fn read(path: &Path) -> Result<Option<String>> {
     let Some(file) = open_for_reading(path)? else {
         return Ok(None);
     };
@@ -113,7 +113,7 @@ fn open_for_reading(path: &Path) -> Result<Option<File>> {
 }
 
 /// Removes the file at `path`, if it is there.
-pub(crate) fn remove(path: &Path) -> Result<()> {
+pub fn remove(path: &Path) -> Result<()> {
     match std::fs::remove_file(path) {
         Err(e) if e.kind() != ErrorKind::NotFound => {
             Err(e).with_context(|| format!("remove {}", path.display()))
@@ -123,7 +123,7 @@ pub(crate) fn remove(path: &Path) -> Result<()> {
 }
 
 /// Removes the empty directory at `path`, if it is there.
-pub(crate) fn remove_directory(path: &Path) -> Result<()> {
+pub fn remove_directory(path: &Path) -> Result<()> {
     match std::fs::remove_dir(path) {
         Err(e) if e.kind() != ErrorKind::NotFound => {
             Err(e).with_context(|| format!("remove directory {}", path.display()))

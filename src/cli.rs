@@ -1,7 +1,7 @@
 //! What people type, and units run: `adopt`, `heal`, `--help` and `--version`. kubelet sends none of these.
 
 use crate::calls;
-use crate::stamp;
+use crate::state::init_record::BUILD;
 use clap::{Arg, ArgMatches, Command};
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 fn command() -> Command {
     Command::new("oss")
-        .version(stamp::BUILD)
+        .version(BUILD)
         .about("FlexVolume driver alicloud/oss: mounts Alibaba Cloud OSS buckets into Pods")
         .after_help(
             "kubelet calls it as `oss init`, `oss mount TARGET JSON` and `oss unmount TARGET`, and \
@@ -36,7 +36,7 @@ fn command() -> Command {
 
 /// Does what `args` ask for and prints the outcome. The status is 1 if something could not be healed,
 /// 2 if the words make no sense.
-pub(crate) fn run(args: &[OsString]) -> ExitCode {
+pub fn run(args: &[OsString]) -> ExitCode {
     let words = std::iter::once("oss".into()).chain(args.iter().cloned());
     let (text, status) = match command().try_get_matches_from(words) {
         Ok(matches) if matches.subcommand_name() == Some("adopt") => outcome(calls::adopt()),

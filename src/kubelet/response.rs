@@ -4,6 +4,7 @@
 //! a call's arguments, keys among them, to its log when the exit status is not 0. So whatever the
 //! outcome, exactly one line is printed and the status is 0.
 
+use crate::text::strip_control;
 use serde::Serialize;
 use std::io::Write as _;
 
@@ -12,7 +13,7 @@ const MAX_MESSAGE: usize = 800;
 
 /// An answer to one call.
 #[derive(Serialize, Debug, PartialEq, Eq)]
-pub(crate) struct Answer {
+pub struct Response {
     status: Status,
     #[serde(skip_serializing_if = "String::is_empty")]
     message: String,
@@ -42,13 +43,13 @@ struct Capabilities {
     requires_fs_resize: bool,
 }
 
-impl Answer {
-    pub(crate) fn success() -> Self {
+impl Response {
+    pub fn success() -> Self {
         Self::new(Status::Success, String::new())
     }
 
     /// Success of `init`, with the capabilities.
-    pub(crate) fn initialized() -> Self {
+    pub fn initialized() -> Self {
         Self {
             capabilities: Some(Capabilities::default()),
             ..Self::success()
@@ -56,13 +57,13 @@ impl Answer {
     }
 
     /// A Failure with `message` made into one line of bounded length.
-    pub(crate) fn failure(message: &str) -> Self {
+    pub fn failure(message: &str) -> Self {
         Self::new(Status::Failure, one_line(message))
     }
 
     /// The answer to a call that this driver leaves to kubelet. kubelet remembers it for the life
     /// of its plugin object, so mount and unmount never give it.
-    pub(crate) fn not_supported(message: &str) -> Self {
+    pub fn not_supported(message: &str) -> Self {
         Self::new(Status::NotSupported, one_line(message))
     }
 
@@ -75,7 +76,7 @@ impl Answer {
     }
 
     /// The status word, for the log.
-    pub(crate) fn status(&self) -> &'static str {
+    pub fn status(&self) -> &'static str {
         match self.status {
             Status::Success => "Success",
             Status::Failure => "Failure",
@@ -84,12 +85,12 @@ impl Answer {
     }
 
     /// The message, empty for a success.
-    pub(crate) fn message(&self) -> &str {
+    pub fn message(&self) -> &str {
         &self.message
     }
 
     /// The JSON object in one line, with its newline.
-    pub(crate) fn to_line(&self) -> String {
+    pub fn to_line(&self) -> String {
         // Serialising strings and booleans cannot fail; the fallback keeps the promise anyway.
         let mut line = serde_json::to_string(self)
             .unwrap_or_else(|_| r#"{"status":"Failure","message":"internal error"}"#.to_owned());
@@ -98,7 +99,7 @@ impl Answer {
     }
 
     /// Prints the answer for kubelet. A closed stdout is ignored: there is nobody left to tell.
-    pub(crate) fn print(&self) {
+    pub fn print(&self) {
         let mut stdout = std::io::stdout().lock();
         let _ = stdout
             .write_all(self.to_line().as_bytes())
@@ -108,10 +109,7 @@ impl Answer {
 
 /// `text` with line ends and control characters as blanks, cut at `MAX_MESSAGE` bytes.
 fn one_line(text: &str) -> String {
-    let flat: String = text
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect();
+    let flat = strip_control(text);
     let mut line = flat.split(' ').filter(|w| !w.is_empty()).fold(
         String::with_capacity(flat.len()),
         |mut line, word| {
@@ -132,12 +130,12 @@ fn one_line(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::Answer;
+    use super::Response;
 
     #[test]
     fn init_sends_every_capability_as_false() {
         assert_eq!(
-            Answer::initialized().to_line(),
+            Response::initialized().to_line(),
             concat!(
                 r#"{"status":"Success","capabilities":{"attach":false,"selinuxRelabel":false,"#,
                 r#""supportsMetrics":false,"fsGroup":false,"requiresFSResize":false}}"#,
@@ -149,16 +147,16 @@ mod tests {
     #[test]
     fn a_message_is_one_line_of_bounded_length() {
         assert_eq!(
-            Answer::failure("a\nb\u{1b}[0m \t c").to_line(),
+            Response::failure("a\nb\u{1b}[0m \t c").to_line(),
             "{\"status\":\"Failure\",\"message\":\"a b [0m c\"}\n"
         );
-        assert!(Answer::failure(&"é".repeat(5000)).message().len() < 810);
+        assert!(Response::failure(&"é".repeat(5000)).message().len() < 810);
     }
 
     #[test]
     fn not_supported_is_spelt_as_kubelet_expects() {
         assert_eq!(
-            Answer::not_supported("").to_line(),
+            Response::not_supported("").to_line(),
             "{\"status\":\"Not supported\"}\n"
         );
     }

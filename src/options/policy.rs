@@ -2,9 +2,10 @@
 //! typed: tuning and identity pass, sensitive ones where the node's administrator named them,
 //! driver-owned ones never.
 
-use super::mount_option::{MountOption, is_normal_path};
+use super::option::MountOption;
 use super::refusal::Refusal;
 use super::table::{self, Class};
+use crate::text::is_normal_path;
 
 /// An entry of `allowedOptions` in the node configuration: what makes a sensitive option pass.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,8 +106,8 @@ pub(crate) fn check_default(option: &MountOption) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::{Allowed, check};
-    use crate::request::mount_option::MountOption;
-    use crate::request::table::{self, Class, Kind};
+    use crate::options::option::MountOption;
+    use crate::options::table::{self, Class, Kind};
 
     fn passes(option: &str, allowed: &[&str]) -> bool {
         let option = MountOption::parse("otherOpts", option).unwrap();

@@ -1,8 +1,8 @@
 //! A lock file: flock(2) with a deadline, on a file that its last holder may remove. It is released
 //! by being closed and never unlocked: a child that has inherited it goes on holding it.
 
-use crate::deadline::Deadline;
-use crate::private;
+use crate::sys::deadline::Deadline;
+use crate::sys::root_only;
 use anyhow::{Context as _, Result, bail};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
@@ -13,17 +13,17 @@ use std::path::Path;
 use std::sync::mpsc;
 
 /// A held lock, released when dropped or when the process ends, but for a child that has it, too.
-pub(crate) struct Lock(File);
+pub struct Lock(File);
 
 impl Lock {
     /// The lock of the file at `path`, which is made if it is missing; nothing if its directory is
     /// missing. An error if another call holds it until `deadline`.
-    pub(crate) fn acquire(path: &Path, deadline: Deadline) -> Result<Option<Self>> {
+    pub fn acquire(path: &Path, deadline: Deadline) -> Result<Option<Self>> {
         loop {
             if path.parent().is_some_and(|dir| !dir.exists()) {
                 return Ok(None);
             }
-            let file = private::open(path)?;
+            let file = root_only::open(path)?;
             let lock = match flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => file,
                 Err(Errno::WOULDBLOCK) => wait(file, path, deadline)?,
@@ -37,8 +37,8 @@ impl Lock {
     }
 
     /// The lock if nobody holds it.
-    pub(crate) fn try_acquire(path: &Path) -> Result<Option<Self>> {
-        let file = private::open(path)?;
+    pub fn try_acquire(path: &Path) -> Result<Option<Self>> {
+        let file = root_only::open(path)?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) if is_at(&file, path)? => Ok(Some(Self(file))),
             Ok(()) | Err(Errno::WOULDBLOCK) => Ok(None),
@@ -80,7 +80,7 @@ fn is_at(lock: &File, path: &Path) -> Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::Lock;
-    use crate::deadline::Deadline;
+    use crate::sys::deadline::Deadline;
     use std::time::Duration;
 
     #[test]

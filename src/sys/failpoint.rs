@@ -4,7 +4,7 @@
 /// Ends this process with SIGKILL, if the environment names the point as `OSS_TEST_KILL_AT`; panics,
 /// if it names it as `OSS_TEST_PANIC_AT`.
 #[cfg(debug_assertions)]
-pub(crate) fn point(name: &str) {
+pub(crate) fn reach(name: &str) {
     let is_at = |variable| std::env::var_os(variable).is_some_and(|at| at == name);
     assert!(!is_at("OSS_TEST_PANIC_AT"), "a test wants it");
     if is_at("OSS_TEST_KILL_AT") {
@@ -15,4 +15,4 @@ pub(crate) fn point(name: &str) {
 }
 
 #[cfg(not(debug_assertions))]
-pub(crate) fn point(_: &str) {}
+pub(crate) fn reach(_: &str) {}

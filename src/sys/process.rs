@@ -1,7 +1,7 @@
 //! A process that is not necessarily a child: told from a later one of the same number by the time
 //! it started, and waited for through a pidfd where the kernel has them (Linux 5.3).
 
-use crate::deadline::Deadline;
+use crate::sys::deadline::Deadline;
 use anyhow::{Context as _, Result};
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::signal::{Signal, kill};
@@ -17,7 +17,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// What names one process among all that ever ran on this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct ProcessId {
+pub struct ProcessId {
     pid: i32,
     /// Clock ticks since boot at its start (field 22 of proc_pid_stat(5)).
     started: u64,
@@ -26,7 +26,7 @@ pub(crate) struct ProcessId {
 
 impl ProcessId {
     /// The calling process; it stays the same across exec(3).
-    pub(crate) fn own() -> Result<Self> {
+    pub fn own() -> Result<Self> {
         let pid = Pid::this().as_raw();
         let (started, _) = stat(pid).context("read /proc/self/stat")?;
         Ok(Self {
@@ -37,11 +37,11 @@ impl ProcessId {
     }
 
     /// One line of text that `parse` takes back.
-    pub(crate) fn render(&self) -> String {
+    pub fn render(&self) -> String {
         format!("{} {} {}\n", self.pid, self.started, self.boot)
     }
 
-    pub(crate) fn parse(text: &str) -> Option<Self> {
+    pub fn parse(text: &str) -> Option<Self> {
         let mut words = text.split_whitespace();
         Some(Self {
             pid: words.next()?.parse().ok()?,
@@ -50,13 +50,13 @@ impl ProcessId {
         })
     }
 
-    pub(crate) fn pid(&self) -> i32 {
+    pub fn pid(&self) -> i32 {
         self.pid
     }
 
     /// The process if it is still running; nothing once it has ended, also if it has not been
     /// waited for by its parent yet.
-    pub(crate) fn open(&self) -> Result<Option<Process>> {
+    pub fn open(&self) -> Result<Option<Process>> {
         // Looked at behind the opening: a later process of the same number is not taken for it.
         let process = self.clone().attach();
         Ok(process.is_running()?.then_some(process))
@@ -74,26 +74,26 @@ impl ProcessId {
 }
 
 /// A process that was running when it was opened.
-pub(crate) struct Process {
+pub struct Process {
     id: ProcessId,
     pidfd: Option<OwnedFd>,
 }
 
 impl Process {
     /// The process of a child that has not been waited for; it may have ended already.
-    pub(crate) fn of_child(child: &Child) -> Result<Self> {
+    pub fn of_child(child: &Child) -> Result<Self> {
         let pid = child.id().cast_signed();
         let (started, _) = stat(pid).with_context(|| format!("read /proc/{pid}/stat"))?;
         let boot = boot_id()?;
         Ok(ProcessId { pid, started, boot }.attach())
     }
 
-    pub(crate) fn pid(&self) -> i32 {
+    pub fn pid(&self) -> i32 {
         self.id.pid
     }
 
     /// Whether it still runs.
-    pub(crate) fn is_running(&self) -> Result<bool> {
+    pub fn is_running(&self) -> Result<bool> {
         let running = stat(self.id.pid).is_some_and(|(started, state)| {
             started == self.id.started && !matches!(state, 'Z' | 'X')
         });
@@ -101,12 +101,12 @@ impl Process {
     }
 
     /// The descriptor that poll(2) finds readable once the process has ended.
-    pub(crate) fn pidfd(&self) -> Option<BorrowedFd<'_>> {
+    pub fn pidfd(&self) -> Option<BorrowedFd<'_>> {
         self.pidfd.as_ref().map(OwnedFd::as_fd)
     }
 
     /// Waits until it has ended, and says whether it has by `deadline`.
-    pub(crate) fn wait(&self, deadline: Deadline) -> Result<bool> {
+    pub fn wait(&self, deadline: Deadline) -> Result<bool> {
         while self.is_running()? {
             if deadline.has_passed() {
                 return Ok(false);
@@ -124,7 +124,7 @@ impl Process {
     }
 
     /// Ends it with SIGKILL. One that has ended already is no error.
-    pub(crate) fn kill(&self) {
+    pub fn kill(&self) {
         // Gone meanwhile: that is what was wanted.
         match &self.pidfd {
             Some(fd) => {
@@ -152,14 +152,14 @@ fn parse_stat(text: &str) -> Option<(u64, char)> {
 }
 
 /// What tells this boot of the node from every other.
-pub(crate) fn boot_id() -> Result<String> {
+pub fn boot_id() -> Result<String> {
     let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
         .context("read /proc/sys/kernel/random/boot_id")?;
     Ok(id.trim().to_owned())
 }
 
 /// The processes of root, named as one of `names`, that have `argument` as one of their arguments.
-pub(crate) fn with_argument(names: &[&str], argument: &str) -> Vec<ProcessId> {
+pub fn with_argument(names: &[&str], argument: &str) -> Vec<ProcessId> {
     let is_it = |word: &str| word == argument;
     daemons(names, is_it)
         .filter_map(|(pid, _)| {
@@ -172,7 +172,7 @@ pub(crate) fn with_argument(names: &[&str], argument: &str) -> Vec<ProcessId> {
 
 /// The processes of root, named as one of `names`, that have an argument with `part` in it, and that
 /// argument.
-pub(crate) fn with_argument_in(names: &[&str], part: &str) -> Vec<(i32, String)> {
+pub fn with_argument_in(names: &[&str], part: &str) -> Vec<(i32, String)> {
     daemons(names, |word| word.contains(part)).collect()
 }
 
@@ -196,7 +196,7 @@ fn daemons(names: &[&str], is_it: impl Fn(&str) -> bool) -> impl Iterator<Item =
 /// Closes every descriptor but stdin, stdout and stderr, whoever opened it. To be called while
 /// nothing in this process owns one: at its start, or right before exec(3). A descriptor of
 /// kubelet's pipe would keep kubelet waiting for as long as a child that inherits it runs.
-pub(crate) fn close_inherited() -> Result<()> {
+pub fn close_inherited() -> Result<()> {
     let path = "/proc/self/fd";
     let numbers: Vec<i32> = std::fs::read_dir(path)
         .with_context(|| format!("list {path}"))?
@@ -213,7 +213,7 @@ pub(crate) fn close_inherited() -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::{Process, ProcessId, parse_stat, with_argument};
-    use crate::deadline::Deadline;
+    use crate::sys::deadline::Deadline;
     use std::process::Command;
     use std::time::Duration;
 

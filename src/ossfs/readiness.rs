@@ -1,12 +1,12 @@
 //! Waiting until ossfs really serves: its start alone says little, it may exit with 0 and mount
 //! nothing, or mount and give up.
 
-use crate::deadline::Deadline;
 use crate::mounts::directory;
 use crate::ossfs::probe::{self, Health};
-use crate::ossfs::{systemd, words};
-use crate::process::{Process, ProcessId};
-use crate::volume::Volume;
+use crate::ossfs::{diagnosis, systemd};
+use crate::state::volume::Volume;
+use crate::sys::deadline::Deadline;
+use crate::sys::process::{Process, ProcessId};
 use anyhow::{Context as _, Result, bail};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
@@ -78,7 +78,7 @@ impl<'a> Starting<'a> {
                 bail!("{}", self.ended())
             }
             Health::Unusable(how) => bail!("ossfs mounted the bucket, but {how}{}", self.hint()),
-            Health::Silent => bail!(
+            Health::Unresponsive => bail!(
                 "the store has not answered ossfs within {}{}",
                 self.elapsed(),
                 self.hint_or_url()
@@ -143,7 +143,7 @@ impl<'a> Starting<'a> {
 
     fn look_for_note(&mut self) -> Result<()> {
         if let Daemon::Awaited(before) = &self.daemon
-            && let Some(id) = self.volume.noted_daemon()?
+            && let Some(id) = self.volume.recorded_daemon()?
             && before.as_ref() != Some(&id)
         {
             self.daemon = match id.open()? {
@@ -179,12 +179,12 @@ impl<'a> Starting<'a> {
 
     fn hint(&mut self) -> String {
         let said = match &mut self.daemon {
-            Daemon::Child { output, .. } => words::read(output),
-            Daemon::Found(process) => systemd::words(process.pid(), self.clock),
-            Daemon::Ended(pid) => systemd::words(*pid, self.clock),
+            Daemon::Child { output, .. } => diagnosis::read(output),
+            Daemon::Found(process) => systemd::output(process.pid(), self.clock),
+            Daemon::Ended(pid) => systemd::output(*pid, self.clock),
             Daemon::Awaited(_) => String::new(),
         };
-        words::explain(&said)
+        diagnosis::explain(&said)
             .map(|hint| format!(": {hint}"))
             .unwrap_or_default()
     }

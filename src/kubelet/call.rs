@@ -1,10 +1,10 @@
-//! argv to `Call`: kubelet's calls, people's words, or a call that is not supported, by name.
+//! argv to `Call`: kubelet's calls, commands that are typed, or a call that is not supported, by name.
 
 use std::ffi::OsString;
 use zeroize::Zeroizing;
 
 /// What one run of the driver is asked to do.
-pub(crate) enum Call {
+pub enum Call {
     Init,
     Mount {
         target: OsString,
@@ -18,22 +18,22 @@ pub(crate) enum Call {
         call: &'static str,
         problem: &'static str,
     },
-    /// Any other word; kubelet has fallbacks for the calls it knows.
+    /// Any other name; kubelet has fallbacks for the calls it knows.
     Unsupported(String),
-    /// `--help` or `--version`, typed by a person.
-    Person(Vec<OsString>),
+    /// A command that an administrator types or a unit runs; see `cli`.
+    Cli(Vec<OsString>),
 }
 
 impl Call {
     /// The call of the arguments after the program's name.
-    pub(crate) fn from_args(args: impl IntoIterator<Item = OsString>) -> Self {
+    pub fn from_args(args: impl IntoIterator<Item = OsString>) -> Self {
         let args: Vec<OsString> = args.into_iter().collect();
         let word = args.first().and_then(|word| word.to_str());
         match word {
             Some("init") => Self::Init,
             Some("mount") => Self::mount(args),
             Some("unmount") => Self::unmount(args),
-            Some("adopt" | "heal" | "--help" | "-h" | "--version" | "-V") => Self::Person(args),
+            Some("adopt" | "heal" | "--help" | "-h" | "--version" | "-V") => Self::Cli(args),
             _ => Self::Unsupported(
                 args.first()
                     .map(|word| word.to_string_lossy().into_owned())

@@ -2,9 +2,10 @@
 //! `defaultOptions` of the node are made of. It says what an option *is*; whether it may pass is
 //! decided in `policy`.
 
-use super::location::is_plain;
-use super::refusal::{Refusal, quote};
+use super::refusal::Refusal;
 use super::table::{self, Class, Kind};
+use crate::text::is_plain;
+use crate::text::{is_normal_path, quote};
 
 /// The longest `otherOpts`, in bytes.
 const MAX_TEXT: usize = 8 * 1024;
@@ -281,15 +282,6 @@ fn number(text: &str) -> Option<u64> {
     digits.then(|| text.parse().ok()).flatten()
 }
 
-/// Whether `path` is absolute and has no empty, `.` or `..` part (one slash may end it).
-pub(crate) fn is_normal_path(path: &str) -> bool {
-    path == "/"
-        || path.strip_prefix('/').is_some_and(|relative| {
-            let parts = relative.strip_suffix('/').unwrap_or(relative);
-            !parts.split('/').any(|part| matches!(part, "" | "." | ".."))
-        })
-}
-
 fn unknown(field: &str, name: &str) -> Refusal {
     let nearest = table::OPTIONS
         .iter()
@@ -329,7 +321,7 @@ fn distance(a: &str, b: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::{MountOption, split};
-    use crate::request::table::{self, Class, Kind};
+    use crate::options::table::{self, Class, Kind};
 
     fn render(text: &str) -> Result<Vec<String>, String> {
         split("otherOpts", text, &mut Vec::new())

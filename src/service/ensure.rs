@@ -1,0 +1,185 @@
+//! Having a volume served by a live daemon.
+
+use crate::mounts::bind::{make_private, set_flags};
+use crate::mounts::directory::{self, Directory};
+use crate::ossfs::launch::{self, unix_time};
+use crate::ossfs::readiness::{Daemon, Starting};
+use crate::ossfs::systemd;
+use crate::service::release::{KILL_TIME, Shutdown, clear, end};
+use crate::state::start::{Start, Supervisor};
+use crate::state::volume::Volume;
+use crate::sys::deadline::Deadline;
+use crate::sys::lock::Lock;
+use crate::sys::process::{Process, ProcessId};
+use crate::sys::{failpoint, root_only};
+use anyhow::{Context as _, Result, bail};
+use nix::mount::MsFlags;
+use nix::sys::statvfs::FsFlags;
+use std::time::Duration;
+
+/// How long what a probe found is taken to hold: Pods that start at once ask the store once.
+const PROBE_HOLDS: Duration = Duration::from_secs(1);
+
+/// Has a live daemon serve `volume`, whose `lock` is held and whose start is written down: the one
+/// that does already, or a new one. Returns whether it is new. On failure a daemon that this call
+/// started is gone again, and one that it found is as before.
+pub(crate) fn serve(volume: &Volume, lock: &Lock, deadline: Deadline) -> Result<bool> {
+    let start = volume
+        .read_start()?
+        .context("how its daemon is started is not known any more")?;
+    if volume.was_probed_within(PROBE_HOLDS)
+        && volume.running_daemon()?.is_some()
+        && directory::is_mount_point(&volume.staging())?
+    {
+        return Ok(false);
+    }
+    let (failed, _) = volume.failed_starts()?;
+    // Read once: systemd may be starting it, and the note of a new one be made at any time.
+    let noted = volume.recorded_daemon()?;
+    let (mut starting, is_new) = match running(noted.as_ref())? {
+        Some(process) => (Starting::of(volume, Daemon::Found(process)), false),
+        None => (launch(volume, lock, &start, noted, failed, deadline)?, true),
+    };
+    let served = starting.wait(deadline).and_then(|flags| {
+        failpoint::reach("serve: served");
+        record_healthy(volume, flags, &start)
+    });
+    match served {
+        Ok(()) => Ok(is_new),
+        Err(e) => {
+            // systemd goes on trying, for as long as the volume has users.
+            if is_new && start.supervisor != Supervisor::Unit {
+                end(volume, Shutdown::Force, Deadline::after(KILL_TIME))
+                    .context("after a failed start")?;
+                volume.record_failed_starts(failed + 1, unix_time())?;
+            }
+            Err(e)
+        }
+    }
+}
+
+/// The process that was noted, if it runs.
+fn running(noted: Option<&ProcessId>) -> Result<Option<Process>> {
+    Ok(noted.map(ProcessId::open).transpose()?.flatten())
+}
+
+/// Starts a daemon for `volume`, of which nothing is left mounted.
+fn launch<'a>(
+    volume: &'a Volume,
+    lock: &Lock,
+    start: &Start,
+    noted: Option<ProcessId>,
+    failed: u32,
+    deadline: Deadline,
+) -> Result<Starting<'a>> {
+    log::debug!("{} {:?}", start.program.display(), start.arguments);
+    if start.supervisor == Supervisor::Unit {
+        // systemd may be at it already, so all that belongs to a start is done in there.
+        let starting = Starting::of(volume, Daemon::Awaited(noted));
+        // A unit that is held back behind starts that failed is let go at once.
+        volume.clear_failed_starts()?;
+        systemd::install_template(volume.directory().parent().unwrap_or(volume.directory()))?;
+        systemd::start(volume.id())?;
+        return Ok(starting);
+    }
+    clear(volume, deadline)?;
+    root_only::make_directory(&volume.staging())?;
+    // Until it serves: this call may be killed.
+    volume.record_failed_starts(failed + 1, unix_time())?;
+    let (child, output) = launch::spawn(volume, lock)?;
+    failpoint::reach("serve: started");
+    let process = Process::of_child(&child)?;
+    Ok(Starting::of(
+        volume,
+        Daemon::Child {
+            process,
+            child,
+            output,
+        },
+    ))
+}
+
+/// Waits until the daemon of `volume`, which systemd has just started as the process `main`, serves
+/// it. On failure that daemon is ended.
+pub(crate) fn await_unit(volume: &Volume, main: Option<i32>, deadline: Deadline) -> Result<()> {
+    let start = volume
+        .read_start()?
+        .context("how its daemon is started is not known any more")?;
+    let noted = volume.recorded_daemon()?;
+    let daemon = match (running(noted.as_ref())?, noted) {
+        (Some(process), _) => Daemon::Found(process),
+        // It has noted itself and ended since.
+        (None, Some(noted)) if Some(noted.pid()) == main => Daemon::Ended(noted.pid()),
+        (None, noted) => Daemon::Awaited(noted),
+    };
+    let mut starting = Starting::of(volume, daemon);
+    let served = starting
+        .wait(deadline)
+        .and_then(|flags| record_healthy(volume, flags, &start));
+    if served.is_err()
+        && let Some(process) = volume.running_daemon()?
+    {
+        process.kill();
+    }
+    served
+}
+
+/// Has `volume`, whose `lock` is held and whose daemon has died, served again. Starts that fail again
+/// and again are tried less and less often.
+pub(crate) fn restart(volume: &Volume, lock: &Lock, deadline: Deadline) -> Result<()> {
+    let (failed, last) = match volume.read_start()? {
+        // Held back by the unit.
+        Some(start) if start.supervisor == Supervisor::Unit => (0, 0),
+        _ => volume.failed_starts()?,
+    };
+    let next = last.saturating_add(launch::backoff(failed).as_secs());
+    let now = unix_time();
+    if now < next {
+        bail!(
+            "{failed} starts of its daemon have failed in a row, the next is tried in {} s",
+            next - now
+        );
+    }
+    serve(volume, lock, deadline).map(drop)
+}
+
+/// What follows once `volume` is served by a mount with `flags`; a call before may have been killed
+/// before it came to this.
+pub(crate) fn record_healthy(volume: &Volume, flags: FsFlags, start: &Start) -> Result<()> {
+    protect(volume, flags, start.read_only)?;
+    volume.clear_unresponsive()?;
+    volume.clear_failed_starts()?;
+    volume.record_probe()
+}
+
+/// Gives the mount at staging the flags that every volume has, if ossfs has not: binds of it have
+/// them too.
+fn protect(volume: &Volume, found: FsFlags, read_only: bool) -> Result<()> {
+    let mut wanted = FsFlags::ST_NOSUID | FsFlags::ST_NODEV;
+    if read_only {
+        wanted |= FsFlags::ST_RDONLY;
+    }
+    let staging = Directory::open(&volume.staging())?.context("the staging directory is gone")?;
+    // Each target becomes a peer group of its own: what heals one must not show at all others.
+    make_private(&staging)?;
+    if found.contains(wanted) {
+        return Ok(());
+    }
+    set_flags(&staging, mount_flags(found | wanted))
+}
+
+/// The flags of mount(2) that statvfs(3) showed.
+fn mount_flags(flags: FsFlags) -> MsFlags {
+    [
+        (FsFlags::ST_RDONLY, MsFlags::MS_RDONLY),
+        (FsFlags::ST_NOSUID, MsFlags::MS_NOSUID),
+        (FsFlags::ST_NODEV, MsFlags::MS_NODEV),
+        (FsFlags::ST_NOEXEC, MsFlags::MS_NOEXEC),
+        (FsFlags::ST_NOATIME, MsFlags::MS_NOATIME),
+        (FsFlags::ST_NODIRATIME, MsFlags::MS_NODIRATIME),
+        (FsFlags::ST_RELATIME, MsFlags::MS_RELATIME),
+    ]
+    .into_iter()
+    .filter(|(shown, _)| flags.contains(*shown))
+    .fold(MsFlags::empty(), |all, (_, flag)| all | flag)
+}

@@ -1,0 +1,97 @@
+//! The names and places in the state directory. The driver writes there; the installer reads it, and
+//! removes all of it in the end.
+//!
+//! ```text
+//! <stateDir>/boot       which boot of the node the rest is of
+//! <stateDir>/init.json  which build of the driver kubelet has loaded
+//! <stateDir>/drain      while it is there, nothing is mounted: the driver is about to be removed
+//! <stateDir>/locks/     a lock for each target that a call works on
+//! <stateDir>/volumes/<id>/
+//!     lock           held by the call that works on this volume
+//!     volume.json    how ossfs is started for it
+//!     passwd         its key pair, as ossfs reads it
+//!     daemon         which process serves it
+//!     staging/       where ossfs is mounted
+//!     scratch/       where a mount with other flags is made for a moment
+//!     probed         when it was last seen to be served
+//!     silent         since when its daemon has not answered
+//!     starts         how many starts of its daemon have failed in a row, and when the last was
+//!     targets/<key>  the path of a TARGET that the volume is bound to
+//! ```
+//!
+//! A file that a call was killed in the middle of writing is left under the extension `new`.
+
+use std::path::{Path, PathBuf};
+
+/// The marker that keeps the driver from mounting.
+pub const DRAIN: &str = "drain";
+/// The boot of the node that everything else is of.
+pub const BOOT: &str = "boot";
+/// The record of the last `init`.
+pub const INIT_RECORD: &str = "init.json";
+/// The directory of the locks of targets.
+pub const LOCKS: &str = "locks";
+/// The directory of the volumes.
+pub const VOLUMES: &str = "volumes";
+/// The extension of a file that is not complete.
+pub const INCOMPLETE: &str = "new";
+
+/// The paths that belong to one volume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VolumeLayout(PathBuf);
+
+impl VolumeLayout {
+    /// The paths in `directory`, the volume's own.
+    pub fn new(directory: PathBuf) -> Self {
+        Self(directory)
+    }
+
+    pub fn directory(&self) -> &Path {
+        &self.0
+    }
+
+    pub fn lock(&self) -> PathBuf {
+        self.0.join("lock")
+    }
+
+    pub fn start(&self) -> PathBuf {
+        self.0.join("volume.json")
+    }
+
+    pub fn passwd(&self) -> PathBuf {
+        self.0.join("passwd")
+    }
+
+    pub fn daemon(&self) -> PathBuf {
+        self.0.join("daemon")
+    }
+
+    pub fn staging(&self) -> PathBuf {
+        self.0.join("staging")
+    }
+
+    pub fn scratch(&self) -> PathBuf {
+        self.0.join("scratch")
+    }
+
+    pub fn probed(&self) -> PathBuf {
+        self.0.join("probed")
+    }
+
+    pub fn unresponsive(&self) -> PathBuf {
+        self.0.join("silent")
+    }
+
+    pub fn failed_starts(&self) -> PathBuf {
+        self.0.join("starts")
+    }
+
+    pub fn targets(&self) -> PathBuf {
+        self.0.join("targets")
+    }
+}
+
+/// Whether `name` is made as the names of volumes and of targets' files are: 32 hexadecimal digits.
+pub fn is_id(name: &str) -> bool {
+    name.len() == 32 && name.bytes().all(|b| b.is_ascii_hexdigit())
+}

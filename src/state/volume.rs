@@ -1,0 +1,282 @@
+//! One volume in the state directory: its lock, its targets, and the records about its daemon.
+
+use crate::kubelet::target::Target;
+use crate::state::layout::{INCOMPLETE, VolumeLayout, is_id};
+use crate::state::start::Start;
+use crate::sys::deadline::Deadline;
+use crate::sys::lock::Lock;
+use crate::sys::process::{Process, ProcessId};
+use crate::sys::root_only;
+use anyhow::{Context as _, Result};
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// A volume, whether it has a directory yet or not. Everything in it is changed under its lock.
+pub(crate) struct Volume {
+    id: String,
+    layout: VolumeLayout,
+}
+
+impl Volume {
+    pub(crate) fn new(id: &str, directory: PathBuf) -> Self {
+        Self {
+            id: id.to_owned(),
+            layout: VolumeLayout::new(directory),
+        }
+    }
+
+    /// The volume whose directory is `directory`.
+    pub(crate) fn at(directory: &Path) -> Option<Self> {
+        let id = directory.file_name()?.to_str()?;
+        Some(Self::new(id, directory.to_owned()))
+    }
+
+    pub(crate) fn id(&self) -> &str {
+        &self.id
+    }
+
+    pub(crate) fn directory(&self) -> &Path {
+        self.layout.directory()
+    }
+
+    pub(crate) fn passwd_file(&self) -> PathBuf {
+        self.layout.passwd()
+    }
+
+    /// Where ossfs is mounted.
+    pub(crate) fn staging(&self) -> PathBuf {
+        self.layout.staging()
+    }
+
+    /// Where a mount with other flags is made for a moment.
+    pub(crate) fn scratch(&self) -> PathBuf {
+        self.layout.scratch()
+    }
+
+    /// Makes the volume's directory if it is missing, and locks it.
+    pub(crate) fn lock(&self, deadline: Deadline) -> Result<Lock> {
+        loop {
+            root_only::make_directory(self.directory())?;
+            // None: the call that released the last target has just removed the directory.
+            if let Some(lock) = Lock::acquire(&self.layout.lock(), deadline)? {
+                root_only::make_directory(&self.layout.targets())?;
+                return Ok(lock);
+            }
+        }
+    }
+
+    /// Locks the volume; `None` if it has no directory.
+    pub(crate) fn lock_existing(&self, deadline: Deadline) -> Result<Option<Lock>> {
+        if !self.directory().exists() {
+            return Ok(None);
+        }
+        self.check_directories()?;
+        Lock::acquire(&self.layout.lock(), deadline)
+    }
+
+    /// An error if one of the volume's directories is not root's alone; mount points are not checked.
+    fn check_directories(&self) -> Result<()> {
+        root_only::check_directory(self.directory())?;
+        let targets = self.layout.targets();
+        match targets.symlink_metadata() {
+            Ok(_) => root_only::check_directory(&targets),
+            // Not made yet, or removed by a call that was killed after that.
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Locks the volume; `None` if another call holds the lock, or it has no directory.
+    pub(crate) fn try_lock(&self) -> Result<Option<Lock>> {
+        let locked = self
+            .check_directories()
+            .and_then(|()| Lock::try_acquire(&self.layout.lock()));
+        match locked {
+            Err(_) if !self.directory().exists() => Ok(None),
+            locked => locked,
+        }
+    }
+
+    /// Records that this volume is bound to `target`.
+    pub(crate) fn register(&self, target: &Target) -> Result<()> {
+        root_only::write(
+            &self.layout.targets().join(target.key()),
+            target.as_str().as_bytes(),
+        )
+    }
+
+    pub(crate) fn unregister(&self, target: &Target) -> Result<()> {
+        root_only::remove(&self.layout.targets().join(target.key()))
+    }
+
+    /// Whether this volume is recorded to be bound to `target`.
+    pub(crate) fn is_registered(&self, target: &Target) -> bool {
+        self.layout.targets().join(target.key()).exists()
+    }
+
+    /// Records that daemon and store answer at this moment.
+    pub(crate) fn record_probe(&self) -> Result<()> {
+        root_only::write(&self.layout.probed(), b"")
+    }
+
+    /// Whether daemon and store answered within the last `time`.
+    pub(crate) fn was_probed_within(&self, time: Duration) -> bool {
+        let modified =
+            std::fs::symlink_metadata(self.layout.probed()).and_then(|meta| meta.modified());
+        // A time in the future says nothing.
+        modified.is_ok_and(|at| at.elapsed().is_ok_and(|age| age < time))
+    }
+
+    /// Since when (in seconds of Unix time) the daemon is recorded not to answer.
+    pub(crate) fn unresponsive_since(&self) -> Result<Option<u64>> {
+        let text = root_only::read(&self.layout.unresponsive())?;
+        Ok(text.and_then(|text| text.trim().parse().ok()))
+    }
+
+    /// Records that the daemon has not answered since `time`, in seconds of Unix time.
+    pub(crate) fn record_unresponsive(&self, time: u64) -> Result<()> {
+        root_only::write(&self.layout.unresponsive(), time.to_string().as_bytes())
+    }
+
+    pub(crate) fn clear_unresponsive(&self) -> Result<()> {
+        root_only::remove(&self.layout.unresponsive())
+    }
+
+    /// How many starts have failed in a row, and when the last one did (seconds of Unix time).
+    pub(crate) fn failed_starts(&self) -> Result<(u32, u64)> {
+        let text = root_only::read(&self.layout.failed_starts())?.unwrap_or_default();
+        let mut words = text.split_whitespace();
+        let mut next = || {
+            words
+                .next()
+                .and_then(|word| word.parse::<u64>().ok())
+                .unwrap_or(0)
+        };
+        let count = u32::try_from(next()).unwrap_or(u32::MAX);
+        Ok((count, next()))
+    }
+
+    /// Records that `count` starts have failed in a row, the last one at `now`.
+    pub(crate) fn record_failed_starts(&self, count: u32, now: u64) -> Result<()> {
+        root_only::write(
+            &self.layout.failed_starts(),
+            format!("{count} {now}").as_bytes(),
+        )
+    }
+
+    pub(crate) fn clear_failed_starts(&self) -> Result<()> {
+        root_only::remove(&self.layout.failed_starts())
+    }
+
+    /// Whether this volume is recorded to be bound to any target.
+    pub(crate) fn is_used(&self) -> Result<bool> {
+        Ok(!self.target_files()?.is_empty())
+    }
+
+    /// The targets that this volume is recorded to be bound to.
+    pub(crate) fn targets(&self) -> Result<Vec<Target>> {
+        let mut targets = Vec::new();
+        for file in self.target_files()? {
+            // An unmount call has removed it meanwhile.
+            if let Some(text) = root_only::read(&file)? {
+                targets.extend(Target::parse(OsStr::new(&text)).ok());
+            }
+        }
+        Ok(targets)
+    }
+
+    fn target_files(&self) -> Result<Vec<PathBuf>> {
+        let path = self.layout.targets();
+        match std::fs::read_dir(&path) {
+            Ok(entries) => Ok(entries
+                .flatten()
+                .filter(|entry| entry.file_name().to_str().is_some_and(is_id))
+                .map(|entry| entry.path())
+                .collect()),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(e) => Err(e).with_context(|| format!("list {}", path.display())),
+        }
+    }
+
+    /// Records how ossfs is started.
+    pub(crate) fn write_start(&self, start: &Start) -> Result<()> {
+        let json = serde_json::to_vec(start).context("write volume.json")?;
+        root_only::write(&self.layout.start(), &json)
+    }
+
+    /// How ossfs is started; `None` once the volume is about to be removed.
+    pub(crate) fn read_start(&self) -> Result<Option<Start>> {
+        let path = self.layout.start();
+        root_only::read(&path)?
+            .map(|text| serde_json::from_str(&text))
+            .transpose()
+            .with_context(|| format!("read {}", path.display()))
+    }
+
+    /// Keeps systemd from starting ossfs again.
+    pub(crate) fn remove_start(&self) -> Result<()> {
+        root_only::remove(&self.layout.start())
+    }
+
+    /// Records `process` as this volume's daemon.
+    pub(crate) fn record_daemon(&self, process: &ProcessId) -> Result<()> {
+        root_only::write(&self.layout.daemon(), process.render().as_bytes())
+    }
+
+    /// The process that is recorded as this volume's daemon, running or not.
+    pub(crate) fn recorded_daemon(&self) -> Result<Option<ProcessId>> {
+        let text = root_only::read(&self.layout.daemon())?;
+        Ok(text.as_deref().and_then(ProcessId::parse))
+    }
+
+    /// The daemon of this volume, if it is running.
+    pub(crate) fn running_daemon(&self) -> Result<Option<Process>> {
+        match self.recorded_daemon()? {
+            Some(id) => id.open(),
+            None => Ok(None),
+        }
+    }
+
+    pub(crate) fn remove_daemon_record(&self) -> Result<()> {
+        root_only::remove(&self.layout.daemon())
+    }
+
+    /// Removes the directory of targets, with the incomplete files of killed calls.
+    fn remove_targets_directory(&self) -> Result<()> {
+        let path = self.layout.targets();
+        for entry in std::fs::read_dir(&path).into_iter().flatten().flatten() {
+            root_only::remove(&entry.path())?;
+        }
+        root_only::remove_directory(&path)
+    }
+
+    /// Removes the volume's directory, in which nothing may be mounted any more. To be called under
+    /// the lock, which is removed last.
+    pub(crate) fn remove(&self) -> Result<()> {
+        let layout = &self.layout;
+        // The keys first.
+        for file in [
+            layout.passwd(),
+            layout.start(),
+            layout.daemon(),
+            layout.probed(),
+            layout.unresponsive(),
+            layout.failed_starts(),
+        ] {
+            root_only::remove(&file)?;
+            root_only::remove(&file.with_extension(INCOMPLETE))?;
+        }
+        root_only::remove_directory(&self.scratch())?;
+        root_only::remove_directory(&self.staging())?;
+        self.remove_targets_directory()?;
+        root_only::remove(&self.layout.lock())?;
+        match std::fs::remove_dir(self.directory()) {
+            // A mount call has begun to make it again.
+            Err(e) if e.kind() == std::io::ErrorKind::DirectoryNotEmpty => Ok(()),
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                Err(e).with_context(|| format!("remove {}", self.directory().display()))
+            }
+            _ => Ok(()),
+        }
+    }
+}

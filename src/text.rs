@@ -1,0 +1,90 @@
+//! Checks and small changes of text that does not come from this program: paths, control characters,
+//! values that a message repeats.
+
+use std::fmt::Write as _;
+
+/// The longest part of a value that a message repeats, in characters.
+const MAX_QUOTED: usize = 64;
+
+/// `text` with every control character, line ends among them, replaced by a space: one line for a
+/// log or a terminal.
+pub fn strip_control(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
+}
+
+/// `value` in quotes, escaped and cut to a length that a message can bear.
+pub(crate) fn quote(value: &str) -> String {
+    match value.char_indices().nth(MAX_QUOTED) {
+        Some((end, _)) => format!("{:?}…", &value[..end]),
+        None => format!("{value:?}"),
+    }
+}
+
+/// `bytes` in lower-case hexadecimal.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// Whether `path` is absolute and has no empty, `.` or `..` part (one slash may end it).
+pub(crate) fn is_normal_path(path: &str) -> bool {
+    path == "/"
+        || path.strip_prefix('/').is_some_and(|relative| {
+            let parts = relative.strip_suffix('/').unwrap_or(relative);
+            !parts.split('/').any(|part| matches!(part, "" | "." | ".."))
+        })
+}
+
+/// Whether `c` may go to ossfs: libfuse splits at commas and decodes backslashes, and a shell that
+/// someone puts in between would take quotes apart.
+pub(crate) fn is_plain(c: char) -> bool {
+    !c.is_control()
+        && !c.is_whitespace()
+        && !matches!(c, '\\' | ',' | '"' | '\'' | '`')
+        && !is_format(c)
+}
+
+/// Invisible characters that change how a line is shown (bidirectional marks, joiners).
+fn is_format(c: char) -> bool {
+    matches!(c, '\u{61c}' | '\u{180e}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}'
+        | '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{is_normal_path, quote, strip_control};
+
+    #[test]
+    fn control_characters_become_spaces() {
+        assert_eq!(strip_control("a\nb\u{1b}[0m\t\u{85}c"), "a b [0m  c");
+    }
+
+    #[test]
+    fn a_long_value_is_cut() {
+        assert_eq!(quote("a\"b"), r#""a\"b""#);
+        assert_eq!(quote(&"é".repeat(65)), format!("\"{}\"…", "é".repeat(64)));
+    }
+
+    #[test]
+    fn normal_paths() {
+        for (path, expected) in [
+            ("/", true),
+            ("/a", true),
+            ("/a/b/", true),
+            ("", false),
+            ("a", false),
+            ("//", false),
+            ("/a//b", false),
+            ("/a/./b", false),
+            ("/a/..", false),
+        ] {
+            assert_eq!(is_normal_path(path), expected, "{path}");
+        }
+    }
+}
