@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used, reason = "a test's own files")]
 
 use alicloud_oss::sandbox::{Mode, Sandboxed, Spec, spawn};
-use harness::Store;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use std::cell::RefCell;
@@ -12,6 +11,7 @@ use std::io::Read as _;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
+use support::Store;
 use tempfile::TempDir;
 
 /// The uid of the daemons here; no other test's.
