@@ -5,15 +5,17 @@ CARGO_DENY = cargo-deny@0.20.2
 ACTIONLINT = github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 
 .PHONY: lint
-lint: format clippy documentation licences workflows ## Everything below, without a warning (Go)
+lint: format clippy documents documentation licences workflows ## Everything below, without a warning (Go)
 
-.PHONY: format clippy imports documentation
+.PHONY: format clippy imports documents documentation
 format:
 	cargo fmt --all --check
 clippy:
 	cargo clippy --locked --workspace --all-targets -- -D warnings
-imports: ## No two files of a crate import each other, over whichever others
-	cargo run --locked --quiet --package imports -- src/lib.rs src/main.rs installer/src/main.rs
+imports: ## No files of a crate import each other in a circle
+	cargo run --locked --quiet --package lint -- src/lib.rs src/main.rs installer/src/main.rs
+documents: ## Files that a document names are there
+	cargo run --locked --quiet --package lint -- $(shell git ls-files '*.md')
 documentation: ## The documentation of all items, in target/doc
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items
 
