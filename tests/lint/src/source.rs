@@ -2,7 +2,7 @@
 //! what stands in the arguments of a macro is seen too.
 
 use anyhow::{Result, anyhow};
-use proc_macro2::{Delimiter, Spacing, TokenStream, TokenTree};
+use proc_macro2::{Delimiter, Group, Spacing, TokenStream, TokenTree};
 use std::iter::Peekable;
 
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -40,6 +40,8 @@ impl Source {
                 TokenTree::Punct(sign) if sign.as_char() == '#' => {
                     self.attribute(&mut tokens, within)?;
                 }
+                // `pub(in super::a)` says who may import, and imports nothing.
+                TokenTree::Group(group) if starts_with_in(&group) => {}
                 TokenTree::Group(group) => self.items(group.stream(), within)?,
                 TokenTree::Ident(word) if word == "mod" => self.module(&mut tokens, within)?,
                 TokenTree::Ident(word) if word == "use" => self.tree(&mut tokens, within, &[])?,
@@ -150,6 +152,11 @@ impl Source {
     }
 }
 
+fn starts_with_in(group: &Group) -> bool {
+    let first = group.stream().into_iter().next();
+    matches!(first, Some(TokenTree::Ident(word)) if word == "in")
+}
+
 /// Whether `::` comes next, which is then taken.
 fn is_path_separator(tokens: &mut Tokens) -> bool {
     let mut ahead = tokens.clone();
@@ -205,6 +212,11 @@ mod tests {
                 "an inline module",
                 "mod m { use super::a::B; }",
                 &["m::super::a::B"],
+            ),
+            (
+                "a visibility",
+                "pub(in crate::a) const B: u8 = c::D;",
+                &["c::D"],
             ),
             ("a type's colon", "struct S { a: b::C }", &["b::C"]),
             (
