@@ -3,14 +3,11 @@
 
 use crate::options::option::MountOption;
 use crate::options::policy::{self, Allowed};
+use crate::sys::root_only::read_trusted;
 use crate::text::is_normal_path;
 use anyhow::{Context as _, Result, anyhow, bail};
-use nix::fcntl::OFlag;
 use serde::{Deserialize, Deserializer};
 use std::ffi::OsString;
-use std::fs::OpenOptions;
-use std::io::Read as _;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -18,8 +15,6 @@ use std::time::Duration;
 pub(crate) const DEFAULT_FILE: &str = "/etc/alicloud-oss/config.json";
 /// The variable of kubelet's environment that names another file.
 pub(crate) const FILE_VARIABLE: &str = "OSS_FLEXVOLUME_CONFIG";
-/// The largest file taken, in bytes.
-const MAX_BYTES: u64 = 256 * 1024;
 
 /// What the administrator decides for one node. Unknown keys are errors: a misspelt limit must not
 /// silently not hold.
@@ -173,31 +168,6 @@ fn faulty_key(text: &str) -> Option<String> {
     })
 }
 
-/// The text of the file at `path`, which only root may have written: the configuration, or the
-/// node's keys. It may be reached through a link of root's, as in a mounted ConfigMap.
-pub(crate) fn read_trusted(path: &Path) -> std::io::Result<String> {
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(OFlag::O_NONBLOCK.bits())
-        .open(path)?;
-    let meta = file.metadata()?;
-    let own = nix::unistd::geteuid().as_raw();
-    let problem = if !meta.is_file() {
-        "it is not a file".to_owned()
-    } else if meta.uid() != own && meta.uid() != 0 {
-        format!("it belongs to user {}, root is expected", meta.uid())
-    } else if meta.mode() & 0o002 != 0 {
-        "everybody may write to it".to_owned()
-    } else if meta.len() > MAX_BYTES {
-        format!("it has more than {MAX_BYTES} bytes")
-    } else {
-        let mut text = String::new();
-        file.take(MAX_BYTES).read_to_string(&mut text)?;
-        return Ok(text);
-    };
-    Err(std::io::Error::other(problem))
-}
-
 fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     match u64::deserialize(deserializer)? {
         n @ 1..=3600 => Ok(Duration::from_secs(n)),
@@ -318,13 +288,17 @@ mod tests {
         let load = || Config::load(Some(path.clone().into()));
         std::fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).unwrap();
         assert_eq!(load().unwrap().ossfs, "x");
-        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o646)).unwrap();
-        assert!(
-            load()
-                .unwrap_err()
-                .to_string()
-                .contains("everybody may write to it")
-        );
+        for (mode, problem) in [
+            (0o646, "it is world-writable"),
+            (0o664, "it is group-writable"),
+            (0o620, "it is group-writable"),
+        ] {
+            std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
+            let error = load().unwrap_err().to_string();
+            assert!(error.ends_with(problem), "{mode:o}: {error}");
+        }
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o444)).unwrap();
+        assert_eq!(load().unwrap().ossfs, "x");
         std::fs::remove_file(&path).unwrap();
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
         assert!(load().unwrap_err().to_string().contains("is not a file"));

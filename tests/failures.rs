@@ -177,6 +177,29 @@ fn a_daemon_that_does_not_serve_is_found_out() {
 
 #[test]
 #[ignore = "needs root, /dev/fuse and s3fs"]
+fn a_failed_cleanup_does_not_replace_the_error_that_it_cleans_up_after() {
+    with_settings(DRIVER, &impatient(), |node| {
+        // Its volume cannot be removed: a file is left in the staging directory.
+        let body = "touch \"$2/file\"; echo 'ossfs: something is wrong' >&2; exit 3";
+        let script = node.write_script("litters", body);
+        let config = json!({"ossfs": script, "mountTimeoutSeconds": 3});
+        node.configure(config.as_object().unwrap());
+        let target = node.target("u1", "oss1");
+        let answer = node.mount(&target, &node.options(json!({})));
+        let message = answer.failure();
+        assert!(message.contains("exited with status 3"), "{message}");
+        assert!(message.contains("ossfs: something is wrong"), "{message}");
+        assert!(node.log().contains("clean up after a failed mount"));
+        for volume in fs::read_dir(node.state_directory().join("volumes")).unwrap() {
+            fs::remove_file(volume.unwrap().path().join("staging/file")).unwrap();
+        }
+        node.unmount(&target).success();
+        node.assert_clean();
+    });
+}
+
+#[test]
+#[ignore = "needs root, /dev/fuse and s3fs"]
 fn a_node_that_lacks_something_says_what() {
     with_sandbox(DRIVER, |node| {
         let with = |config: Value| node.configure(config.as_object().unwrap());

@@ -1,7 +1,7 @@
 //! The call `mount TARGET JSON`: a bucket is mounted at TARGET, or nothing has changed.
 
 use super::heal;
-use crate::config::{self, Config, NodeCredentials};
+use crate::config::{Config, NodeCredentials};
 use crate::credentials::{Credentials, KeyPair};
 use crate::kubelet::target::Target;
 use crate::mounts::bind::bind;
@@ -10,9 +10,10 @@ use crate::mounts::table::MountTable;
 use crate::ossfs::arguments::arguments;
 use crate::ossfs::launch;
 use crate::ossfs::probe::{self, Health};
+use crate::request::location::Bucket;
 use crate::request::{CredentialSource, MountRequest};
 use crate::service::ensure;
-use crate::service::release::{Shutdown, release, remove};
+use crate::service::release::{Shutdown, log_failed_cleanup, release, remove};
 use crate::state::directory::StateDirectory;
 use crate::state::identity::identity;
 use crate::state::start::{Start, Supervisor};
@@ -125,37 +126,60 @@ fn attach(
         supervisor: node.supervisor.clone(),
     };
     let lock = volume.lock(deadline)?;
-    // First of all: a call that is killed behind this line leaves a volume that can be found.
+    // First of all: a call that is killed after this leaves a volume that can be found.
     volume.register(target)?;
     failpoint::reach("mount: registered");
-    // Not known although its daemon runs: an unmount was killed as it ended the volume.
-    if volume.running_daemon()?.is_none() || volume.read_start()?.is_none() {
-        if let Credentials::Keys(pair) = credentials {
-            let line = pair.passwd_line(request.location.bucket.as_str());
-            root_only::write(&volume.passwd_file(), line.as_bytes())?;
-        }
-        volume.write_start(&start)?;
-    }
-    failpoint::reach("mount: written down");
-    let attached = ensure::serve(&volume, &lock, deadline)
+    let attached = record(&volume, &start, credentials, &request.location.bucket)
+        .and_then(|()| ensure::serve(&volume, &lock, deadline))
         .and_then(|is_new| bind_target(&volume, &directory).map(|()| is_new));
     failpoint::reach("mount: shown");
     match &attached {
         // Its daemon before has died: the Pods that have the volume already get the new one, too.
-        Ok(true) if volume.targets()?.len() > 1 => {
-            if let Err(e) = heal::replace_everywhere(&volume, deadline) {
+        Ok(true) => {
+            let healed = volume.targets().and_then(|targets| match targets.len() {
+                0 | 1 => Ok(0),
+                _ => heal::replace_everywhere(&volume, deadline),
+            });
+            if let Err(e) = healed {
                 log::warn!("volume {}: {e:#}", volume.id());
             }
         }
-        Ok(_) => {}
-        Err(_) => {
-            volume.unregister(target)?;
-            if !volume.is_used()? {
-                remove(&volume, Shutdown::Force, deadline)?;
-            }
-        }
+        Ok(false) => {}
+        Err(_) => log_failed_cleanup(
+            "a failed mount",
+            &volume,
+            give_up(&volume, target, deadline),
+        ),
     }
     attached.map(drop)
+}
+
+/// Records how the daemon of `volume` is started, unless it runs.
+fn record(
+    volume: &Volume,
+    start: &Start,
+    credentials: &Credentials,
+    bucket: &Bucket,
+) -> Result<()> {
+    // No start although its daemon runs: an unmount was killed as it ended the volume.
+    if volume.running_daemon()?.is_none() || volume.read_start()?.is_none() {
+        if let Credentials::Keys(pair) = credentials {
+            let line = pair.passwd_line(bucket.as_str());
+            root_only::write(&volume.passwd_file(), line.as_bytes())?;
+        }
+        volume.write_start(start)?;
+    }
+    failpoint::reach("mount: written down");
+    Ok(())
+}
+
+/// Takes back what a failed mount call has recorded.
+fn give_up(volume: &Volume, target: &Target, deadline: Deadline) -> Result<()> {
+    volume.unregister(target)?;
+    if !volume.is_used()? {
+        remove(volume, Shutdown::Force, deadline)?;
+    }
+    Ok(())
 }
 
 /// Whether `target` shows the volume already, so that there is nothing to do. An error if something
@@ -223,7 +247,7 @@ fn node_keys(config: &Config) -> Result<KeyPair> {
     let default = NodeCredentials::default();
     let files = config.node_credentials.as_ref().unwrap_or(&default);
     let read = |path: &Path| {
-        config::read_trusted(path)
+        root_only::read_trusted(path)
             .map(Zeroizing::new)
             .with_context(|| format!("read the node's key file {}", path.display()))
     };

@@ -5,7 +5,7 @@ use crate::mounts::directory::{self, Directory};
 use crate::ossfs::launch::{self, unix_time};
 use crate::ossfs::readiness::{Daemon, Starting};
 use crate::ossfs::systemd;
-use crate::service::release::{KILL_TIME, Shutdown, clear, end};
+use crate::service::release::{KILL_TIME, Shutdown, clear, end, log_failed_cleanup};
 use crate::state::start::{Start, Supervisor};
 use crate::state::volume::Volume;
 use crate::sys::deadline::Deadline;
@@ -49,9 +49,9 @@ pub(crate) fn serve(volume: &Volume, lock: &Lock, deadline: Deadline) -> Result<
         Err(e) => {
             // systemd goes on trying, for as long as the volume has users.
             if is_new && start.supervisor != Supervisor::Unit {
-                end(volume, Shutdown::Force, Deadline::after(KILL_TIME))
-                    .context("after a failed start")?;
-                volume.record_failed_starts(failed + 1, unix_time())?;
+                let cleanup = end(volume, Shutdown::Force, Deadline::after(KILL_TIME))
+                    .and_then(|()| volume.record_failed_starts(failed + 1, unix_time()));
+                log_failed_cleanup("a failed start", volume, cleanup);
             }
             Err(e)
         }
@@ -116,10 +116,13 @@ pub(crate) fn await_unit(volume: &Volume, main: Option<i32>, deadline: Deadline)
     let served = starting
         .wait(deadline)
         .and_then(|flags| record_healthy(volume, flags, &start));
-    if served.is_err()
-        && let Some(process) = volume.running_daemon()?
-    {
-        process.kill();
+    if served.is_err() {
+        let cleanup = volume.running_daemon().map(|daemon| {
+            if let Some(process) = daemon {
+                process.kill();
+            }
+        });
+        log_failed_cleanup("a failed start", volume, cleanup);
     }
     served
 }

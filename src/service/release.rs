@@ -86,6 +86,14 @@ pub(crate) fn end(volume: &Volume, shutdown: Shutdown, deadline: Deadline) -> Re
     Ok(())
 }
 
+/// Logs that the cleanup after `failure` has failed, too: the error to report is the one that it
+/// cleaned up after. What is left is removed by the next call.
+pub(crate) fn log_failed_cleanup(failure: &str, volume: &Volume, cleanup: Result<()>) {
+    if let Err(e) = cleanup {
+        log::warn!("volume {}: clean up after {failure}: {e:#}", volume.id());
+    }
+}
+
 /// Unmounts what is left at the staging directory: in a child process, for the last mount of a file
 /// system may have to wait for its daemon.
 pub(crate) fn clear(volume: &Volume, deadline: Deadline) -> Result<()> {

@@ -17,6 +17,9 @@ const FILE_MODE: u32 = 0o600;
 /// The largest file read back, in bytes; the driver's own are far smaller.
 const MAX_BYTES: u64 = 1 << 20;
 
+/// The largest file that `read_trusted` reads, in bytes.
+const MAX_TRUSTED_BYTES: u64 = 256 * 1024;
+
 /// Makes the directory at `path` if it is missing (its parent must exist). One that is there
 /// already must be as this would have made it.
 pub fn make_directory(path: &Path) -> Result<()> {
@@ -110,6 +113,34 @@ fn open_for_reading(path: &Path) -> Result<Option<File>> {
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
         Err(e) => Err(e).with_context(|| format!("open {}", path.display())),
     }
+}
+
+/// The text of the file at `path`, which root alone can have written: the configuration, or the
+/// node's keys. It may be reached through a link of root's, as in a mounted ConfigMap. An error, too,
+/// if it is a device or has more than 256 KiB.
+pub fn read_trusted(path: &Path) -> std::io::Result<String> {
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(OFlag::O_NONBLOCK.bits())
+        .open(path)?;
+    let meta = file.metadata()?;
+    let own = nix::unistd::geteuid().as_raw();
+    let problem = if !meta.is_file() {
+        "it is not a file".to_owned()
+    } else if meta.uid() != own && meta.uid() != 0 {
+        format!("it belongs to user {}, root is expected", meta.uid())
+    } else if meta.mode() & 0o002 != 0 {
+        "it is world-writable".to_owned()
+    } else if meta.mode() & 0o020 != 0 {
+        "it is group-writable".to_owned()
+    } else if meta.len() > MAX_TRUSTED_BYTES {
+        format!("it has more than {MAX_TRUSTED_BYTES} bytes")
+    } else {
+        let mut text = String::new();
+        file.take(MAX_TRUSTED_BYTES).read_to_string(&mut text)?;
+        return Ok(text);
+    };
+    Err(std::io::Error::other(problem))
 }
 
 /// Removes the file at `path`, if it is there.

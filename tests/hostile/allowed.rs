@@ -11,7 +11,7 @@ use support::{Sandbox, with_sandbox};
 /// A value that the sensitive option `name` takes.
 fn value_of(name: &str) -> &'static str {
     match name {
-        "ssl_verify_hostname" => "0",
+        "ssl_verify_hostname" | "use_xattr" => "0",
         _ => "/srv/oss/a",
     }
 }
