@@ -19,6 +19,8 @@ mod opcode;
 mod replies;
 mod requests;
 mod send;
+#[cfg(test)]
+mod tests;
 mod watch;
 mod wire;
 
