@@ -54,7 +54,7 @@ pub(super) struct Descriptors {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) enum Report {
-    /// It is in a new user namespace, whose ids are to be mapped now; then [`MAPPED`] is awaited.
+    /// It is in a new user namespace, whose ids are to be mapped now; then [`Mapped`] is awaited.
     MapIds,
     /// All is built.
     #[serde(rename_all = "camelCase")]

@@ -38,7 +38,7 @@ pub(super) const ROOT: u64 = 1;
 /// The most bytes of one READ or WRITE: 32 pages of 4 KiB, the kernel's own bound without
 /// `FUSE_MAX_PAGES`, and what fits a packet to the daemon.
 pub(super) const MAX_DATA: u32 = 128 * 1024;
-/// What a buffer for one message must hold, in bytes: [`MAX_DATA`], the headers, and two names.
+/// What a buffer for one message must hold, in bytes: `MAX_DATA`, the headers, and two names.
 pub const BUFFER: usize = MAX_DATA as usize + 4096 + 4096;
 
 /// `FUSE_NOTIFY_INVAL_INODE`.
