@@ -21,6 +21,26 @@ fn a_daemon_serves_its_mount() {
             std::fs::write(world.staging().join("written"), "there").unwrap();
             assert_eq!(world.store.object("docker", "written").unwrap(), b"there");
             assert_eq!(daemon.try_wait().unwrap(), None);
+            assert_eq!(daemon.left_out(), [] as [&str; 0], "on this node all works");
+            let pid = daemon.daemon_pid().unwrap();
+            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+            if mode == Mode::Full {
+                for line in [
+                    "Uid:\t1879000001\t1879000001\t1879000001\t1879000001",
+                    "Gid:\t1879000001\t1879000001\t1879000001\t1879000001",
+                    "Groups:\t ",
+                    "CapInh:\t0000000000000000",
+                    "CapPrm:\t0000000000000000",
+                    "CapEff:\t0000000000000000",
+                    "CapBnd:\t0000000000000000",
+                    "CapAmb:\t0000000000000000",
+                    "NoNewPrivs:\t1",
+                    "Seccomp:\t2",
+                ] {
+                    assert!(status.lines().any(|l| l == line), "{line:?}: {status}");
+                }
+                assert!(daemon.uses_user_namespace());
+            }
             world.unmount();
             let end = daemon.wait().unwrap();
             // s3fs 1.90 now and then aborts while it takes itself down.
@@ -33,7 +53,7 @@ fn a_daemon_serves_its_mount() {
 #[test]
 #[ignore = "needs root, /dev/fuse and s3fs"]
 fn how_a_daemon_ended_is_told_exactly() {
-    for mode in [Mode::Off] {
+    for mode in [Mode::Off, Mode::Full] {
         for signal in [Signal::SIGKILL, Signal::SIGSEGV, Signal::SIGABRT] {
             with_world(|world| {
                 let mut daemon = world.start(&world.spec(mode)).unwrap();

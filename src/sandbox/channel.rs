@@ -1,7 +1,7 @@
 //! What the process that wants a sandbox and the one that builds it tell each other: one line of
 //! JSON a message, over a pair of sockets. It ends when either process does.
 
-use super::{End, Spec};
+use super::spec::{End, Spec};
 use anyhow::{Context as _, Result, bail};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
@@ -24,20 +24,6 @@ pub(super) struct Start {
     pub(super) spec: Spec,
     /// The caller's time zone, `TZ` of environ(7).
     pub(super) time_zone: Option<String>,
-    /// Who is to make the PID namespace.
-    pub(super) pid_namespace: PidNamespace,
-}
-
-/// Who makes the PID namespace.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) enum PidNamespace {
-    /// The receiver is the first process of a new one.
-    Entered,
-    /// The receiver, because its caller could not (kernels before 3.13 refuse a second thread).
-    Wanted,
-    /// Nobody.
-    None,
 }
 
 /// What the builder is given besides words.

@@ -1,12 +1,15 @@
 //! The side of the process that wants ossfs run: starts the builder, hears how far it came, and how
 //! ossfs ended.
 
-use super::channel::{Descriptors, Mapped, PidNamespace, Report, Start, receive, send, send_start};
-use super::{End, Mode, SANDBOX, Spec};
-use anyhow::{Context as _, Result, anyhow, bail};
+use super::builder::OWN_PID_NAMESPACE;
+use super::channel::{Descriptors, Mapped, Report, Start, receive, send, send_start};
+use super::identity::map_ids;
+use super::spec::{BUILDER, End, Mode, Spec};
+use anyhow::{Context as _, Result, anyhow};
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 use std::io::{self, PipeReader, pipe};
+use std::net::Shutdown;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
@@ -16,9 +19,6 @@ use std::time::Duration;
 /// Time for one step of the builder. It mounts local directories, which takes milliseconds; one on a
 /// server that is gone may never answer.
 const STEP: Duration = Duration::from_secs(20);
-
-/// Whether the builder can watch ossfs as its child yet.
-const WATCHES: bool = false;
 
 /// ossfs, running as a [`Spec`] says. Dropped, it is ended.
 pub struct Sandboxed {
@@ -44,12 +44,12 @@ pub fn spawn(spec: &Spec, fuse: OwnedFd, output: OwnedFd) -> Result<Sandboxed> {
     control.set_read_timeout(Some(STEP))?;
     control.set_write_timeout(Some(STEP))?;
     let (reader, life) = pipe().context("make a pipe")?;
-    let (child, pid_namespace) = start(spec, theirs)?;
+    let (child, depth) = start(spec, theirs)?;
     let mut sandboxed = Sandboxed {
         child,
         control,
         life: reader,
-        depth: 0,
+        depth,
         left_out: Vec::new(),
         user_namespace: false,
         end: None,
@@ -57,44 +57,44 @@ pub fn spawn(spec: &Spec, fuse: OwnedFd, output: OwnedFd) -> Result<Sandboxed> {
     let start = Start {
         spec: spec.clone(),
         time_zone: std::env::var("TZ").ok(),
-        pid_namespace,
     };
     let life = life.into();
     let descriptors = Descriptors { fuse, output, life };
     send_start(&sandboxed.control, &start, &descriptors).context("start the sandbox")?;
     drop(descriptors);
-    sandboxed.follow(pid_namespace)?;
+    sandboxed.follow(spec.uid)?;
     Ok(sandboxed)
 }
 
-/// Starts the builder, as the first process of a new PID namespace where that can be.
-fn start(spec: &Spec, theirs: UnixStream) -> Result<(Child, PidNamespace)> {
+/// Starts the builder, as the first process of a new PID namespace where that can be. Returns also
+/// how many parents ossfs will have up to this process's child.
+fn start(spec: &Spec, theirs: UnixStream) -> Result<(Child, usize)> {
     let mut command = Command::new(&spec.helper);
     command
-        .arg0(SANDBOX)
+        .arg0(BUILDER)
         .env_clear()
         .current_dir("/")
         .stdin(OwnedFd::from(theirs))
         .stdout(Stdio::null())
         .stderr(Stdio::null());
-    if !WATCHES || spec.mode == Mode::Off {
-        return Ok((spawn_builder(&mut command)?, PidNamespace::None));
+    if spec.mode == Mode::Off {
+        return Ok((spawn_builder(&mut command)?, 0));
     }
-    // With a uid std forks; vfork(2) is refused there by kernels before 3.12.
-    command.uid(0);
     // The namespace is for the children of one thread, for good: that thread does nothing else.
     let forked = std::thread::scope(|scope| {
-        let child = scope.spawn(|| {
-            let namespace = match unshare(CloneFlags::CLONE_NEWPID) {
-                Ok(()) => PidNamespace::Entered,
-                Err(Errno::EINVAL) => PidNamespace::Wanted,
-                Err(_) => PidNamespace::None,
-            };
-            Ok((spawn_builder(&mut command)?, namespace))
+        let thread = scope.spawn(|| {
+            unshare(CloneFlags::CLONE_NEWPID)
+                // With a uid std forks; vfork(2) is refused there by kernels before 3.12.
+                .map(|()| spawn_builder(command.uid(0)))
         });
-        child.join()
+        thread.join()
     });
-    forked.map_err(|_| anyhow!("the thread that starts the sandbox panicked"))?
+    match forked.map_err(|_| anyhow!("the thread that starts the sandbox panicked"))? {
+        Ok(child) => Ok((child?, 1)),
+        // Kernels before 3.13 have it only for processes with one thread.
+        Err(Errno::EINVAL) => Ok((spawn_builder(command.arg(OWN_PID_NAMESPACE))?, 2)),
+        Err(_) => Ok((spawn_builder(&mut command)?, 0)),
+    }
 }
 
 fn spawn_builder(command: &mut Command) -> Result<Child> {
@@ -105,12 +105,15 @@ fn spawn_builder(command: &mut Command) -> Result<Child> {
 
 impl Sandboxed {
     /// Hears the builder until ossfs runs.
-    fn follow(&mut self, pid_namespace: PidNamespace) -> Result<()> {
+    fn follow(&mut self, uid: u32) -> Result<()> {
         let watched = loop {
             match self.report()? {
                 Some(Report::MapIds) => {
-                    let mapped = Mapped(false);
-                    send(&self.control, &mapped)?;
+                    let result = descendant(self.child.id(), self.depth.saturating_sub(1))
+                        .context("find the process that builds the sandbox")
+                        .and_then(|pid| map_ids(pid, uid));
+                    send(&self.control, &Mapped(result.is_ok()))?;
+                    result?;
                 }
                 Some(Report::Built {
                     left_out,
@@ -121,32 +124,21 @@ impl Sandboxed {
                     self.user_namespace = user_namespace;
                     break watched;
                 }
-                Some(Report::Failed(why)) => bail!(why),
-                other => return Err(self.ended_early(other)),
+                other => return Err(failure(other)),
             }
         };
-        self.depth = match pid_namespace {
-            _ if !watched => 0,
-            PidNamespace::Wanted => 2,
-            PidNamespace::Entered | PidNamespace::None => 1,
-        };
+        if !watched {
+            self.depth = 0;
+        }
         match self.report()? {
             Some(Report::Started) if watched => Ok(()),
             None if !watched => Ok(()),
-            Some(Report::Failed(why)) => bail!(why),
-            other => Err(self.ended_early(other)),
+            other => Err(failure(other)),
         }
     }
 
     fn report(&self) -> Result<Option<Report>> {
         receive(&self.control).context("hear from the sandbox")
-    }
-
-    fn ended_early(&self, report: Option<Report>) -> anyhow::Error {
-        match report {
-            None => anyhow!("the process that builds the sandbox ended"),
-            Some(report) => anyhow!("the sandbox reports {report:?} too early"),
-        }
     }
 
     /// What this node could not do, in a few words each.
@@ -166,7 +158,7 @@ impl Sandboxed {
 
     /// ossfs itself, as this process's PID namespace numbers it; nothing once it has ended.
     pub fn daemon_pid(&self) -> Option<u32> {
-        (0..self.depth).try_fold(self.child.id(), |pid, _| child_of(pid))
+        descendant(self.child.id(), self.depth)
     }
 
     /// Becomes readable, or hung up, when ossfs has ended: then [`wait`](Self::wait) takes no time.
@@ -204,8 +196,10 @@ impl Sandboxed {
 
     /// Ends ossfs and all that it started, by SIGKILL. One that has ended is no error.
     pub fn kill(&mut self) {
-        // It has ended: that is what was wanted.
+        // One that has ended is what was wanted. A watcher that is no child of this process ends
+        // when this end of the channel is closed.
         let _ = self.child.kill();
+        let _ = self.control.shutdown(Shutdown::Write);
     }
 }
 
@@ -218,8 +212,21 @@ impl Drop for Sandboxed {
     }
 }
 
-/// The only child of the process `pid`.
-fn child_of(pid: u32) -> Option<u32> {
-    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
-    children.split_whitespace().next()?.parse().ok()
+/// Why a report is not the one that was due.
+fn failure(report: Option<Report>) -> anyhow::Error {
+    match report {
+        None => anyhow!("the process that builds the sandbox ended"),
+        Some(Report::Failed(why)) => anyhow!(why),
+        Some(report) => anyhow!("the process that builds the sandbox reported {report:?}"),
+    }
+}
+
+/// The process that is so many generations younger than `pid`, each of which has one child.
+fn descendant(pid: u32, generations: usize) -> Option<u32> {
+    (0..generations).try_fold(pid, |pid, _| {
+        // proc_pid_task(5); what has ended has none.
+        let path = format!("/proc/{pid}/task/{pid}/children");
+        let children = std::fs::read_to_string(path).ok()?;
+        children.split_whitespace().next()?.parse().ok()
+    })
 }
