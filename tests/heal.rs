@@ -452,10 +452,12 @@ fn a_file_system_that_lives_is_never_replaced_whatever_its_number() {
         let container = Container::start(&other, &path, Propagation::Private, false);
         // As if the other volume had been given the number of a dead one just now.
         let line_of = |path: &str| {
-            let lines = node.mounts();
-            let line = lines.iter().find(|line| line.contains(path)).unwrap();
-            let fields: Vec<String> = line.split(' ').map(str::to_owned).collect();
-            (fields[2].clone(), fields[4].clone())
+            let mounts = node.mounts();
+            let mount = mounts
+                .iter()
+                .find(|mount| format!(" {} ", mount.point) == path)
+                .unwrap();
+            (mount.device.clone(), mount.point.clone())
         };
         let (dead, _) = line_of(&format!(" {} ", other.display()));
         let (live, _) = line_of(&format!(" {} ", target.display()));

@@ -181,9 +181,8 @@ fn what_is_from_before_a_reboot_is_forgotten() {
         // As after a power cut, with a state directory on a disk.
         kill(Pid::from_raw(node.daemons()[0]), Signal::SIGKILL).unwrap();
         nix::mount::umount2(&target, nix::mount::MntFlags::MNT_DETACH).unwrap();
-        for line in node.mounts() {
-            let point = line.split(' ').nth(4).unwrap().to_owned();
-            nix::mount::umount2(point.as_str(), nix::mount::MntFlags::MNT_DETACH).unwrap();
+        for mount in node.mounts() {
+            nix::mount::umount2(mount.point.as_str(), nix::mount::MntFlags::MNT_DETACH).unwrap();
         }
         assert_eq!(node.key_files().len(), 1);
         fs::write(node.state_directory().join("boot"), "another").unwrap();

@@ -8,10 +8,9 @@ use serde_json::json;
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
-use support::{PATIENCE, Pidfd, Sandbox, Settings, with_sandbox, with_settings};
+use support::{PATIENCE, Pidfd, Settings, with_sandbox, with_settings};
 
 const DRIVER: &str = env!("CARGO_BIN_EXE_oss");
 
@@ -26,17 +25,6 @@ fn bytes(length: usize) -> Vec<u8> {
             state.to_le_bytes()[0]
         })
         .collect()
-}
-
-/// The flags of the mount at `path`, as the mount table shows them.
-fn flags(node: &Sandbox, path: &Path) -> String {
-    let at = format!(" {} ", path.display());
-    let lines = node.mounts();
-    let line = lines
-        .iter()
-        .rfind(|line| line.contains(&at))
-        .expect("mounted");
-    line.split(' ').nth(5).unwrap().to_owned()
 }
 
 #[test]
@@ -272,12 +260,20 @@ fn read_only_at_ossfs_and_at_the_bind() {
         let error = fs::write(read_only.join("new"), "x").unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
         fs::write(writable.join("new"), "x").unwrap();
-        assert!(flags(node, &read_only).starts_with("ro,nosuid,nodev"));
-        assert!(flags(node, &writable).starts_with("rw,nosuid,nodev"));
+        assert!(
+            node.mount_at(&read_only)
+                .options
+                .starts_with("ro,nosuid,nodev")
+        );
+        assert!(
+            node.mount_at(&writable)
+                .options
+                .starts_with("rw,nosuid,nodev")
+        );
         let super_options: Vec<_> = node
             .mounts()
             .iter()
-            .map(|line| line.split(' ').next_back().unwrap()[..2].to_owned())
+            .map(|mount| mount.super_options[..2].to_owned())
             .collect();
         assert_eq!(
             super_options.iter().filter(|o| *o == "ro").count(),

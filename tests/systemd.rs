@@ -7,10 +7,9 @@ use serde_json::{Value, json};
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 use support::{
-    Answer, Store,
+    Answer, Container, ContainerOptions, Propagation, Store,
     node::{self, Config, Node},
 };
 
@@ -164,47 +163,22 @@ impl Cluster {
         assert!(!log.contains(SECRET));
     }
 
-    /// A container on the node with `target` bound into it; `kind` is its mount propagation.
-    fn container(&self, target: &Path, name: &str, kind: &str, read_only: bool) -> Container {
-        let path = format!("/containers/{name}");
+    /// A container on the node with `target` bound into it.
+    fn container(
+        &self,
+        target: &Path,
+        name: &str,
+        kind: Propagation,
+        read_only: bool,
+    ) -> Container {
+        let path = PathBuf::from(format!("/containers/{name}"));
         fs::create_dir_all(self.node.path(&path)).unwrap();
-        let read_only = if read_only {
-            "mount -o remount,bind,ro $2 &&"
-        } else {
-            ""
+        let (unshare, proc) = (self.node.command("unshare"), self.node.path("/proc"));
+        let options = ContainerOptions {
+            read_only,
+            user: None,
         };
-        let mut process = self
-            .node
-            .command("unshare")
-            .args(["--mount", "--propagation", kind, "sh", "-c"])
-            .arg(format!(
-                "mount --bind $1 $2 && {read_only} echo $$ && exec cat"
-            ))
-            .args(["container", target.to_str().unwrap(), &path])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        let mut output = std::io::BufReader::new(process.stdout.take().unwrap());
-        std::io::BufRead::read_line(&mut output, &mut line).unwrap();
-        let pid = line.trim();
-        Container {
-            path: self.node.path(format!("/proc/{pid}/root{path}")),
-            process,
-        }
-    }
-}
-
-struct Container {
-    process: Child,
-    path: PathBuf,
-}
-
-impl Drop for Container {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        Container::start_on(unshare, proc, target, &path, kind, options)
     }
 }
 
@@ -284,7 +258,10 @@ fn a_killed_daemon_is_back_in_every_running_container() {
     fs::write(cluster.node.path(target.join("file")), "content").unwrap();
     let containers: Vec<Container> = (0..10)
         .map(|n| {
-            let kind = if n % 2 == 0 { "private" } else { "slave" };
+            let kind = match n % 2 {
+                0 => Propagation::Private,
+                _ => Propagation::Slave,
+            };
             cluster.container(&target, &format!("c{n}"), kind, n % 3 == 0)
         })
         .collect();
@@ -295,9 +272,7 @@ fn a_killed_daemon_is_back_in_every_running_container() {
         let killed = Instant::now();
         for container in &containers {
             // Until systemd has started it, it has mounted, and the container has been healed.
-            while fs::read(container.path.join("file"))
-                .map_or(true, |content| content != b"content")
-            {
+            while fs::read(container.path("file")).map_or(true, |content| content != b"content") {
                 if killed.elapsed() > Duration::from_secs(30) {
                     panic!("not healed: {}", cluster.node.run(&["sh", "-c", "journalctl --no-pager -u 'alicloud-oss@*' | tail -n 40; cat /var/log/alicloud/*.log | tail; findmnt | grep s3fs"]).unwrap());
                 }
@@ -337,7 +312,7 @@ fn a_store_that_is_away_when_a_daemon_dies_is_waited_for() {
     let target = cluster.target("u1");
     cluster.mount(&target, &json!({})).success();
     fs::write(cluster.node.path(target.join("file")), "content").unwrap();
-    let container = cluster.container(&target, "c", "private", false);
+    let container = cluster.container(&target, "c", Propagation::Private, false);
     // s3fs and ossfs end where the store refuses them, and some versions with status 0.
     cluster.store.restrict("docker", &[]);
     cluster.kill(&cluster.daemon());
@@ -360,7 +335,7 @@ fn a_store_that_is_away_when_a_daemon_dies_is_waited_for() {
     );
     cluster.store.unrestrict("docker");
     let since = Instant::now();
-    while fs::read(container.path.join("file")).map_or(true, |content| content != b"content") {
+    while fs::read(container.path("file")).map_or(true, |content| content != b"content") {
         assert!(
             since.elapsed() < Duration::from_secs(60),
             "not healed: {}",
@@ -492,7 +467,7 @@ fn a_daemon_that_runs_out_of_memory_is_restarted_and_healed_and_the_journal_says
     let target = cluster.target("u1");
     let options = json!({"otherOpts": "-o use_path_request_style -o max_stat_cache_size=1000000"});
     cluster.mount(&target, &options).success();
-    let container = cluster.container(&target, "c", "private", false);
+    let container = cluster.container(&target, "c", Propagation::Private, false);
     let daemon = cluster.daemon();
     let since = Instant::now();
     while cluster.daemon() == daemon {
@@ -501,7 +476,7 @@ fn a_daemon_that_runs_out_of_memory_is_restarted_and_healed_and_the_journal_says
             "the daemon keeps within its limit"
         );
         // It ends with the daemon.
-        let _ = fs::read_dir(container.path.join("many")).map(Iterator::count);
+        let _ = fs::read_dir(container.path("many")).map(Iterator::count);
     }
     let unit = cluster.units()[0].clone();
     let journal = cluster
@@ -514,7 +489,7 @@ fn a_daemon_that_runs_out_of_memory_is_restarted_and_healed_and_the_journal_says
         journal.contains("oom-kill") || journal.contains("'signal'"),
         "{journal}"
     );
-    while fs::read(container.path.join("file")).map_or(true, |content| content != b"content") {
+    while fs::read(container.path("file")).map_or(true, |content| content != b"content") {
         if since.elapsed() > Duration::from_secs(200) {
             panic!("not healed: {}", cluster.node.journal(&unit).unwrap());
         }

@@ -3,27 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
 
 use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use support::{DriverWatcher, Process, Stream, TestHost};
-
-/// Runs `test` in a mount namespace of its own; what it mounts is gone afterwards.
-fn in_own_namespace(test: impl FnOnce() + Send) {
-    let result = std::thread::scope(|scope| {
-        scope
-            .spawn(|| {
-                unshare(CloneFlags::CLONE_NEWNS).expect("a mount namespace: root is needed");
-                let none = None::<&str>;
-                mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
-                test();
-            })
-            .join()
-    });
-    if let Err(panic) = result {
-        std::panic::resume_unwind(panic);
-    }
-}
+use support::{DriverWatcher, Process, Stream, TestHost, namespace::with_own_mounts};
 
 fn mount_tmpfs(at: &Path, flags: MsFlags, size: &str) {
     let data = format!("mode=755,{size}");
@@ -44,7 +26,7 @@ fn said_by_run(node: &TestHost, driver: &Path) -> String {
 #[test]
 #[ignore = "needs root"]
 fn a_full_disk_leaves_the_old_driver() {
-    in_own_namespace(|| {
+    with_own_mounts(|| {
         let node = TestHost::new();
         let (a, b) = (node.make_driver("a", ""), node.make_driver("b", ""));
         let size = a.metadata().unwrap().len() * 3 / 2;
@@ -68,7 +50,7 @@ fn a_full_disk_leaves_the_old_driver() {
 #[test]
 #[ignore = "needs root"]
 fn a_first_install_on_a_full_disk_leaves_nothing() {
-    in_own_namespace(|| {
+    with_own_mounts(|| {
         let node = TestHost::new();
         mount_tmpfs(&node.plugins, MsFlags::empty(), "size=100k");
         let said = said_by_run(&node, &node.make_driver("a", ""));
@@ -80,7 +62,7 @@ fn a_first_install_on_a_full_disk_leaves_nothing() {
 #[test]
 #[ignore = "needs root"]
 fn disks_that_cannot_hold_a_driver_are_named() {
-    in_own_namespace(|| {
+    with_own_mounts(|| {
         for (flags, expected) in [
             (
                 MsFlags::MS_RDONLY,
@@ -104,7 +86,7 @@ fn disks_that_cannot_hold_a_driver_are_named() {
 #[test]
 #[ignore = "needs root"]
 fn the_driver_comes_when_the_disk_can_hold_it() {
-    in_own_namespace(|| {
+    with_own_mounts(|| {
         let node = TestHost::new();
         mount_tmpfs(&node.plugins, MsFlags::empty(), "size=100m");
         remount(&node.plugins, MsFlags::MS_RDONLY);

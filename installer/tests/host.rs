@@ -3,12 +3,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
 
-use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
 use std::fs::{create_dir_all, read_to_string, write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use support::{Process, Stream, TestHost, finish, node};
+use support::{
+    Process, Stream, TestHost, finish,
+    namespace::{overlay, with_own_mounts},
+    node,
+};
 
 /// Runs `test` on a host with Debian as its root, over which it may write.
 fn on_debian(test: impl FnOnce(&TestHost) + Send) {
@@ -16,55 +18,15 @@ fn on_debian(test: impl FnOnce(&TestHost) + Send) {
         return;
     }
     let image = node::image().unwrap();
-    let result = std::thread::scope(|scope| {
-        scope
-            .spawn(|| {
-                unshare(CloneFlags::CLONE_NEWNS).expect("a mount namespace: root is needed");
-                let none = None::<&str>;
-                mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
-                let node = TestHost::new();
-                overlay(&node, &image);
-                test(&node);
-            })
-            .join()
+    with_own_mounts(|| {
+        let node = TestHost::new();
+        let memory = node.path("memory");
+        create_dir_all(&memory).unwrap();
+        overlay(&image, &node.path("host"), &memory).unwrap();
+        create_dir_all(&node.plugins).unwrap();
+        create_dir_all(&node.state).unwrap();
+        test(&node);
     });
-    if let Err(panic) = result {
-        std::panic::resume_unwind(panic);
-    }
-}
-
-/// Mounts a writable view of `image` as the root of the node's host.
-fn overlay(node: &TestHost, image: &Path) {
-    let memory = node.path("memory");
-    create_dir_all(&memory).unwrap();
-    mount(
-        Some("tmpfs"),
-        &memory,
-        Some("tmpfs"),
-        MsFlags::empty(),
-        Some("size=1g"),
-    )
-    .unwrap();
-    for name in ["upper", "work"] {
-        create_dir_all(memory.join(name)).unwrap();
-    }
-    let data = format!(
-        "lowerdir={},upperdir={},workdir={}",
-        image.display(),
-        memory.join("upper").display(),
-        memory.join("work").display()
-    );
-    let root = node.path("host");
-    mount(
-        Some("overlay"),
-        &root,
-        Some("overlay"),
-        MsFlags::empty(),
-        Some(data.as_str()),
-    )
-    .unwrap();
-    create_dir_all(&node.plugins).unwrap();
-    create_dir_all(&node.state).unwrap();
 }
 
 /// A directory with a package `name` of ossfs, which is s3fs under another name.

@@ -3,14 +3,13 @@
 #![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sched::{CloneFlags, unshare};
 use std::collections::BTreeMap;
 use std::fs::{File, create_dir_all, read, write};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
-use support::{Process, Stream, TestHost, finish, kill_after};
+use support::{Process, Stream, TestHost, finish, kill_after, namespace::with_own_mounts};
 
 const VOLUME: &str = "var/lib/kubelet/pods/uid-1/volumes/alicloud~oss/data";
 
@@ -307,10 +306,7 @@ fn mount_fuse(at: &Path) -> File {
 #[test]
 #[ignore = "needs root and /dev/fuse"]
 fn draining_ends_with_the_last_volume() {
-    let drained = std::thread::spawn(|| {
-        unshare(CloneFlags::CLONE_NEWNS).unwrap();
-        let none = None::<&str>;
-        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+    with_own_mounts(|| {
         let node = bare();
         // The table of this thread's namespace.
         std::fs::remove_file(node.path("proc/1")).unwrap();
@@ -347,9 +343,6 @@ fn draining_ends_with_the_last_volume() {
         }
         assert_eq!(files(&node), before);
     });
-    if let Err(panic) = drained.join() {
-        std::panic::resume_unwind(panic);
-    }
 }
 
 #[test]

@@ -156,11 +156,8 @@ fn the_node_lends_its_identity_where_the_configuration_says_so() {
 
 /// The flags of the mount at `path`.
 fn flags(node: &Sandbox, path: &Path) -> Vec<String> {
-    let at = format!(" {} ", path.display());
-    let mounts = node.mounts();
-    let line = mounts.iter().rfind(|line| line.contains(&at)).unwrap();
-    let flags = line.split(' ').nth(5).unwrap();
-    flags.split(',').map(str::to_owned).collect()
+    let options = node.mount_at(path).options;
+    options.split(',').map(str::to_owned).collect()
 }
 
 /// The staging directories of the node's volumes.

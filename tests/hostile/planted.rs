@@ -169,7 +169,7 @@ fn assert_refused(place: impl Fn(&Sandbox, &Path) -> PathBuf + Sync, plants: &[P
                 "{name}"
             );
             assert_eq!(recorder.arguments(), None, "{name}: ossfs was started");
-            assert_eq!(node.mounts(), [] as [&str; 0], "{name}");
+            assert_eq!(node.mounts(), [], "{name}");
             assert_canary(node, &name);
             // Nothing is mounted there: unmount gets rid of it, or says what is in the way.
             let target = node.target("u", "v");

@@ -106,7 +106,7 @@ impl<'a> Recorder<'a> {
             0,
             "{name}: a command ran"
         );
-        assert_eq!(self.node.mounts(), [] as [&str; 0], "{name}");
+        assert_eq!(self.node.mounts(), [], "{name}");
         assert_eq!(self.node.key_files(), [] as [&Path; 0], "{name}");
         assert_eq!(self.node.daemons(), [] as [i32; 0], "{name}");
     }

@@ -1,7 +1,6 @@
 //! A node with the real driver: the sandbox of the driver's own tests, the installer's stand-in for
 //! kubelet, and an /etc and a /run that are the test's alone. The host's root is the machine's own.
 
-use nix::mount::{MsFlags, mount};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs::{create_dir_all, read, read_link, write};
@@ -10,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use support::{
     Answer, Kubelet, Process, Sandbox, Stream, TestHost, copy_program, finish, installer,
+    namespace::{mount_new, overlay},
     with_sandbox,
 };
 
@@ -52,8 +52,11 @@ pub(crate) fn on_node(test: impl FnOnce(&mut World) + Send) {
         let link = node.path("proc/1");
         std::fs::remove_file(&link).unwrap();
         std::os::unix::fs::symlink(process, link).unwrap();
-        let etc = own_etc(&node);
-        mount_tmpfs(Path::new("/run"));
+        // Views that this thread may change; where the changes of /etc are is looked at.
+        let memory = node.path("etc");
+        create_dir_all(&memory).unwrap();
+        let etc = overlay(Path::new("/etc"), Path::new("/etc"), &memory).unwrap();
+        mount_new("tmpfs", Path::new("/run"), "").unwrap();
         create_dir_all("/etc/alicloud-oss").unwrap();
         std::fs::copy(sandbox.path("config.json"), "/etc/alicloud-oss/config.json").unwrap();
         write("/etc/updatedb.conf", "PRUNEFS=\"NFS proc\"\n").unwrap();
@@ -69,29 +72,6 @@ pub(crate) fn on_node(test: impl FnOnce(&mut World) + Send) {
         // What a driver that stays has noted.
         let _ = std::fs::remove_file(sandbox.state_directory().join("init.json"));
     });
-}
-
-fn mount_tmpfs(at: &Path) {
-    let (fs, none) = (Some("tmpfs"), None::<&str>);
-    mount(fs, at, fs, MsFlags::empty(), none).unwrap();
-}
-
-/// Puts a view over /etc that this thread may change, and returns where the changes are.
-fn own_etc(node: &TestHost) -> PathBuf {
-    let memory = node.path("etc");
-    create_dir_all(&memory).unwrap();
-    mount_tmpfs(&memory);
-    let (upper, work) = (memory.join("upper"), memory.join("work"));
-    create_dir_all(&upper).unwrap();
-    create_dir_all(&work).unwrap();
-    let data = format!(
-        "lowerdir=/etc,upperdir={},workdir={}",
-        upper.display(),
-        work.display()
-    );
-    let overlay = Some("overlay");
-    mount(overlay, "/etc", overlay, MsFlags::empty(), Some(&*data)).unwrap();
-    upper
 }
 
 impl World<'_> {

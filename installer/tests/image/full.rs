@@ -8,6 +8,7 @@ use crate::oci;
 use crate::pod::Pod;
 use crate::volume::{CONFIG, Volume};
 use std::collections::BTreeSet;
+use support::Propagation;
 
 const PLUGINS: &str = "/var/lib/kubelet/volumeplugins";
 /// What the installer and the driver may change, and nobody else does.
@@ -78,7 +79,7 @@ fn the_full_pod_serves_a_node_with_systemd_and_leaves_it_as_it_was() {
 
     // The installed driver serves a volume, and systemd its daemon.
     let volume = Volume::mount(&host, PLUGINS, "uid-1");
-    let containers = ["private", "slave"].map(|kind| volume.container(kind));
+    let containers = [Propagation::Private, Propagation::Slave].map(|kind| volume.container(kind));
     let daemon = volume.daemon();
     let units = || {
         node.systemctl(&["list-units", "--plain", "--no-legend", "alicloud-oss@*"])
@@ -88,7 +89,7 @@ fn the_full_pod_serves_a_node_with_systemd_and_leaves_it_as_it_was() {
     volume.kill_daemon();
     for container in &containers {
         host.wait_until("the volume is healed", || {
-            std::fs::read(&container.file).is_ok_and(|content| content == b"content")
+            std::fs::read(container.path("file")).is_ok_and(|content| content == b"content")
         });
     }
     assert_ne!(volume.daemon(), daemon);
@@ -138,14 +139,14 @@ fn the_full_pod_heals_where_no_systemd_runs() {
     kubelet.process.wait_for("init alicloud~oss ok");
     pod.wait_ready();
     let volume = Volume::mount(&host, PLUGINS, "uid-1");
-    let containers = ["private", "slave"].map(|kind| volume.container(kind));
+    let containers = [Propagation::Private, Propagation::Slave].map(|kind| volume.container(kind));
     for _ in 0..2 {
         let daemon = volume.daemon();
         volume.kill_daemon();
         let log = pod.read_until("a new daemon serves it").join("\n");
         assert!(!log.contains("WARN") && !log.contains("ERROR"), "{log}");
         for container in &containers {
-            assert_eq!(std::fs::read(&container.file).unwrap(), b"content");
+            assert_eq!(std::fs::read(container.path("file")).unwrap(), b"content");
         }
         assert_ne!(volume.daemon(), daemon);
     }
@@ -192,7 +193,7 @@ fn the_full_pod_needs_each_of_its_capabilities() {
     pod.wait_ready();
     drop(pod);
     let volume = Volume::mount(&host, PLUGINS, "uid-1");
-    let _container = volume.container("private");
+    let _container = volume.container(Propagation::Private);
     volume.kill_daemon();
     let needed = [
         // To look into /proc/PID/root.

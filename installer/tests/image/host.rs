@@ -82,17 +82,8 @@ impl Host {
 
     /// A program of the host, as root; it ends with this thread.
     pub fn command(&self, program: &str) -> Command {
-        let mut command = Command::new("nsenter");
-        command
-            .arg(format!("--target={}", self.pid1))
-            .args(["--mount", "--uts", "--ipc", "--pid", "--cgroup", "--"])
-            .args(["setpriv", "--pdeathsig", "KILL", "--", program])
-            .env_clear()
-            .env(
-                "PATH",
-                "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-            )
-            .stdin(Stdio::null());
+        let mut command = node::command_in(self.pid1, program);
+        command.stdin(Stdio::null());
         command
     }
 

@@ -3,10 +3,8 @@
 
 use crate::host::Host;
 use serde_json::{Value, json};
-use std::io::{BufRead as _, BufReader};
-use std::path::PathBuf;
-use std::process::{Child, Stdio};
-use support::Store;
+use std::path::{Path, PathBuf};
+use support::{Container, ContainerOptions, Propagation, Store};
 
 const SECRET: &str = "sEcrEtOfTheImage";
 /// A node configuration with s3fs in the place of ossfs.
@@ -90,46 +88,24 @@ impl<'a> Volume<'a> {
         self.host.run(&["kill", "-KILL", &self.daemon()]);
     }
 
-    /// A container of user 1000 with the volume in its home, in mounts of its own that follow the
-    /// host's in the way `kind`.
-    pub fn container(&self, kind: &str) -> Container {
-        let home = format!("/home/{kind}");
+    /// A container of user 1000 with the volume in its home.
+    pub fn container(&self, propagation: Propagation) -> Container {
+        let home = format!("/home/{propagation:?}").to_lowercase();
         let path = format!("{home}/data");
         std::fs::create_dir_all(self.host.path(&path)).unwrap();
         self.host.run(&["chmod", "0700", &home]);
         self.host.run(&["chown", "1000", &home]);
-        let mut process = self
-            .host
-            .command("unshare")
-            .args(["--mount", "--propagation", kind, "sh", "-c"])
-            .arg("mount --bind $1 $2 && echo $$ && exec setpriv --reuid=1000 --regid=1000 --clear-groups cat")
-            .args(["container", &self.target, &path])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(process.stdout.take().unwrap())
-            .read_line(&mut line)
-            .unwrap();
-        let root = self.host.path(format!("/proc/{}/root", line.trim()));
-        Container {
-            process,
-            file: root.join(path.trim_start_matches('/')).join("file"),
-        }
-    }
-}
-
-pub struct Container {
-    process: Child,
-    /// The file in the bucket, in the container's eyes.
-    pub file: PathBuf,
-}
-
-impl Drop for Container {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        let options = ContainerOptions {
+            read_only: false,
+            user: Some(1000),
+        };
+        Container::start_on(
+            self.host.command("unshare"),
+            self.host.path("/proc"),
+            Path::new(&self.target),
+            Path::new(&path),
+            propagation,
+            options,
+        )
     }
 }

@@ -1,6 +1,5 @@
 //! The bare tools: `s3fs` started by hand, as a daemon of its own for each mount, and `umount`.
 
-use crate::namespace;
 use crate::node::{Node, TEMPORARY};
 use crate::run;
 use crate::store::{KEY_ID, SECRET, bucket};
@@ -13,6 +12,7 @@ use std::io::ErrorKind;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+use support::namespace::bind;
 
 const PASSWD_FILE: &str = "/mnt/passwd-s3fs";
 
@@ -78,7 +78,7 @@ pub(crate) fn unmount(place: usize) -> Result<Duration> {
 pub(crate) fn unmount_one_of_two(place: usize) -> Result<Duration> {
     let second = Path::new("/mnt/second");
     std::fs::create_dir_all(second).context("make a mount point")?;
-    namespace::bind(&directory(place), second)?;
+    bind(&directory(place), second)?;
     umount(second)
 }
 

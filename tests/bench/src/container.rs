@@ -2,22 +2,20 @@
 //! bound the volume with the mount propagation that Kubernetes gives by default, none. It tells by
 //! itself when the volume answers again, so nobody has to look.
 
-use crate::namespace;
 use crate::node;
 use anyhow::{Context as _, Result};
-use nix::mount::{MntFlags, MsFlags, umount2};
+use nix::mount::MsFlags;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
-use nix::unistd::pivot_root;
 use std::ffi::OsString;
 use std::fs::{File, create_dir, symlink_metadata};
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
-use std::process::{Child, ChildStdout, Command, ExitCode, Stdio};
+use std::process::{Child, ChildStdout, ExitCode, Stdio};
+use support::namespace::{bind, mount_new, own_mounts, pivot_into, this_program};
 
 /// The first argument of the program when it is the process; the volume's TARGET follows.
 pub(crate) const WORD: &str = "inside-container";
@@ -36,8 +34,7 @@ pub(crate) struct Container {
 impl Container {
     /// Starts a container of a Pod that has its volume, and returns when the volume answers in it.
     pub(crate) fn start(pod: usize) -> Result<Self> {
-        let mut process = Command::new("/proc/self/exe")
-            .args([WORD, &node::target(pod)])
+        let mut process = this_program(WORD, &[node::target(pod)])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
@@ -86,20 +83,15 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<ExitCode> {
 
 /// Enters mounts of its own that hold the volume, and little besides.
 fn enter(target: &Path) -> Result<()> {
-    unshare(CloneFlags::CLONE_NEWNS).context("make a mount namespace")?;
-    namespace::change("/", MsFlags::MS_REC | MsFlags::MS_PRIVATE)?;
+    own_mounts(MsFlags::MS_PRIVATE)?;
     let root = Path::new(ROOT);
-    namespace::fresh("tmpfs", root)?;
+    mount_new("tmpfs", root, "")?;
     for directory in ["proc", "volume"] {
         create_dir(root.join(directory)).context("make a directory")?;
     }
-    namespace::fresh("proc", &root.join("proc"))?;
-    namespace::bind(target, &root.join("volume"))?;
-    std::env::set_current_dir(root).context("enter the root")?;
-    // The old root comes to lie on the new one, and is taken off again (pivot_root(2)).
-    pivot_root(".", ".").context("change the root")?;
-    umount2(".", MntFlags::MNT_DETACH).context("leave the old root")?;
-    std::env::set_current_dir("/").context("enter the root")
+    mount_new("proc", &root.join("proc"), "")?;
+    bind(target, &root.join("volume"))?;
+    pivot_into(root)
 }
 
 /// The device of the file system that the volume answers through, if it does.

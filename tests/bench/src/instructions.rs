@@ -8,7 +8,7 @@
 //! own, under the name that makes the driver one (`src/child.rs`), and the mount of what is mounted
 //! already up to the probe's missing answer.
 
-use crate::namespace::{self, Mounts};
+use crate::namespace;
 use crate::node::{CONFIG, CONFIG_VARIABLE, INSTALLED, KUBELET, Node, ROOT, SUCCESS};
 use crate::options::Options;
 use crate::report;
@@ -20,6 +20,7 @@ use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::ExitCode;
+use support::namespace::MountNamespace;
 
 /// How far above the baseline a count may be, in percent.
 const TOLERANCE: f64 = 5.0;
@@ -82,7 +83,7 @@ pub(crate) fn update(options: &Options) -> Result<ExitCode> {
 }
 
 fn count(options: &Options) -> Result<Baseline> {
-    let base = Mounts::current()?;
+    let base = MountNamespace::current()?;
     let store = Store::start(&options.store)?;
     let node = Node::new(&base, &options.driver, &store.url, 0)?;
     std::fs::create_dir("/mnt/driver").context("make a directory")?;

@@ -28,9 +28,11 @@ mod stats;
 mod store;
 
 use anyhow::Result;
+use nix::sched::CloneFlags;
 use options::{Mode, Options};
 use std::ffi::OsString;
 use std::process::ExitCode;
+use support::namespace::{become_init, run_as_init};
 
 fn main() -> Result<ExitCode> {
     let mut arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
@@ -40,13 +42,13 @@ fn main() -> Result<ExitCode> {
         Some(container::WORD) => container::run(&arguments[1..]),
         Some(namespace::WORD) => {
             arguments.remove(0);
-            namespace::settle()?;
+            become_init(false)?;
             inside(&Options::parse(&arguments)?)
         }
         _ => {
             // Checked out here already, where mistakes are made.
             Options::parse(&arguments)?;
-            namespace::run_inside(&arguments)
+            run_as_init(namespace::WORD, &arguments, CloneFlags::empty())
         }
     }
 }

@@ -7,7 +7,6 @@ mod memory;
 mod path;
 mod systemd;
 
-use crate::namespace::Mounts;
 use crate::node::Node;
 use crate::options::Options;
 use crate::report::Results;
@@ -15,11 +14,12 @@ use crate::row::Row;
 use crate::store::Store;
 use anyhow::{Context as _, Result};
 use std::time::Instant;
+use support::namespace::MountNamespace;
 
 /// What every group measures with.
 pub(crate) struct Bench<'a> {
     options: &'a Options,
-    base: Mounts,
+    base: MountNamespace,
     store: Store,
 }
 
@@ -52,7 +52,7 @@ const GROUPS: &[Group] = &[
 /// Measures everything. Every thread that was started has ended.
 pub(crate) fn all(options: &Options) -> Result<Results> {
     let since = Instant::now();
-    let base = Mounts::current()?;
+    let base = MountNamespace::current()?;
     let store = Store::start(&options.store)?;
     let bench = Bench {
         options,

@@ -2,7 +2,6 @@
 //! other mounts as wanted, and the driver called as kubelet calls it. Every node has the same paths,
 //! for their lengths count.
 
-use crate::namespace::{self, Mounts};
 use crate::run::{self, Run};
 use crate::store::{KEY_ID, SECRET, bucket};
 use anyhow::{Context as _, Result, ensure};
@@ -11,6 +10,7 @@ use serde_json::{Value, json};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
+use support::namespace::{self, MountNamespace};
 
 /// Where a node's own file system is mounted. Nothing of it is ever written to the machine.
 pub(crate) const ROOT: &str = "/mnt";
@@ -29,7 +29,7 @@ pub(crate) const SUCCESS: &str = "{\"status\":\"Success\"}\n";
 
 /// A node.
 pub(crate) struct Node {
-    mounts: Mounts,
+    mounts: MountNamespace,
     driver: PathBuf,
     url: String,
 }
@@ -37,17 +37,22 @@ pub(crate) struct Node {
 impl Node {
     /// A node in a copy of `base`, with `others` mounts that are not the driver's. This thread is
     /// on it from now on.
-    pub(crate) fn new(base: &Mounts, driver: &Path, url: &str, others: usize) -> Result<Self> {
+    pub(crate) fn new(
+        base: &MountNamespace,
+        driver: &Path,
+        url: &str,
+        others: usize,
+    ) -> Result<Self> {
         Self::lay_out(base.copy()?, driver, url, others, "direct")
     }
 
     /// A node of the machine that systemd runs here, in the mounts that it shows to its services.
     pub(crate) fn under_systemd(driver: &Path, url: &str) -> Result<Self> {
-        Self::lay_out(Mounts::current()?, driver, url, 0, "unit")
+        Self::lay_out(MountNamespace::current()?, driver, url, 0, "unit")
     }
 
     fn lay_out(
-        mounts: Mounts,
+        mounts: MountNamespace,
         driver: &Path,
         url: &str,
         others: usize,
@@ -57,7 +62,7 @@ impl Node {
             !driver.starts_with(ROOT),
             "the driver lies below {ROOT}, where nodes are laid out: copy it elsewhere"
         );
-        namespace::fresh("tmpfs", Path::new(ROOT))?;
+        namespace::mount_new("tmpfs", Path::new(ROOT), "")?;
         let config = json!({
             "ossfs": "s3fs",
             "stateDir": STATE,
@@ -80,7 +85,7 @@ impl Node {
         if launcher == "direct" {
             namespace::bind(kubelet, kubelet)?;
             // As under systemd, where every mount is.
-            namespace::change(KUBELET, MsFlags::MS_SHARED)?;
+            namespace::propagate(kubelet, MsFlags::MS_SHARED)?;
         }
         let source = Path::new("/mnt/other");
         std::fs::create_dir(source).context("make a directory")?;

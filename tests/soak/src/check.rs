@@ -4,9 +4,10 @@
 mod files;
 mod processes;
 
-use crate::snapshot::{Mount, Snapshot};
+use crate::snapshot::Snapshot;
 use crate::volumes::VOLUMES;
 use std::collections::{BTreeMap, BTreeSet};
+use support::Mount;
 
 /// The most layers at one place: the mount, a dead one below it, and between them one for each
 /// container that was started between two heals since.

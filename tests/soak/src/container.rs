@@ -1,17 +1,15 @@
 //! A container as a runtime makes it: a process whose root directory has nothing but one volume, in
 //! a mount namespace that it has pivoted into.
 
-use crate::namespace::again;
 use anyhow::{Context as _, Result};
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sched::{CloneFlags, unshare};
+use nix::mount::MsFlags;
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
-use nix::unistd::{chdir, pivot_root};
 use std::ffi::OsString;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitCode, Stdio};
+use support::namespace::{bind, own_mounts, pivot_into, this_program};
 
 /// The first argument of a container's process: `container VOLUME ROOT private|slave`.
 pub(crate) const WORD: &str = "container";
@@ -28,7 +26,7 @@ impl Container {
     pub(crate) fn start(volume: &Path, root: &Path, slave: bool) -> Result<Self> {
         std::fs::create_dir_all(root.join("data")).context("make the root directory")?;
         let propagation = if slave { "slave" } else { "private" };
-        let mut process = again(WORD, &[volume, root, Path::new(propagation)])
+        let mut process = this_program(WORD, &[volume, root, Path::new(propagation)])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -76,21 +74,12 @@ fn enter(arguments: &[OsString]) -> Result<()> {
         anyhow::bail!("{WORD} is not for people");
     };
     set_pdeathsig(Signal::SIGKILL)?;
-    unshare(CloneFlags::CLONE_NEWNS)?;
-    let none = None::<&str>;
-    let kind = match propagation.to_str() {
+    let root = Path::new(root);
+    own_mounts(match propagation.to_str() {
         Some("slave") => MsFlags::MS_SLAVE,
         _ => MsFlags::MS_PRIVATE,
-    };
-    mount(none, "/", none, MsFlags::MS_REC | kind, none).context("own mounts")?;
-    let bind = |from: &OsString, to: &Path| {
-        mount(Some(from.as_os_str()), to, none, MsFlags::MS_BIND, none)
-            .with_context(|| format!("bind {}", to.display()))
-    };
-    bind(root, Path::new(root))?;
-    bind(volume, &Path::new(root).join("data"))?;
-    chdir(root.as_os_str())?;
-    pivot_root(".", ".").context("change the root")?;
-    umount2(".", MntFlags::MNT_DETACH).context("leave the node's mounts")?;
-    Ok(())
+    })?;
+    bind(root, root)?;
+    bind(Path::new(volume), &root.join("data"))?;
+    pivot_into(root)
 }

@@ -10,12 +10,12 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
-use support::Status;
+use support::{Mount, OWN_TABLE, Status};
 
 fn is_mount_point(target: &Path) -> bool {
-    let table = fs::read_to_string("/proc/thread-self/mountinfo").expect("read mountinfo");
-    let field = format!(" {} ", target.display());
-    table.lines().any(|line| line.contains(&field))
+    Mount::table(OWN_TABLE)
+        .iter()
+        .any(|mount| mount.is_at(target))
 }
 
 /// What a call of mount comes to.

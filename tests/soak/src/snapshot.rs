@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use support::{Mount, OWN_TABLE};
 
 /// The node at one moment.
 #[derive(Debug, Clone, Default)]
@@ -19,15 +20,6 @@ pub(crate) struct Snapshot {
     pub(crate) logs: BTreeMap<String, File>,
     /// Directories of targets.
     pub(crate) targets: Vec<String>,
-}
-
-/// One line of a mount table.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Mount {
-    pub(crate) point: String,
-    pub(crate) device: String,
-    pub(crate) options: String,
-    pub(crate) kind: String,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -50,36 +42,16 @@ pub(crate) struct File {
     pub(crate) content: Vec<u8>,
 }
 
-impl Mount {
-    /// A line of proc_pid_mountinfo(5).
-    pub(crate) fn parse(line: &str) -> Option<Self> {
-        let (mount, file_system) = line.split_once(" - ")?;
-        let fields: Vec<&str> = mount.split(' ').collect();
-        Some(Self {
-            device: (*fields.get(2)?).to_owned(),
-            point: (*fields.get(4)?).to_owned(),
-            options: (*fields.get(5)?).to_owned(),
-            kind: file_system.split(' ').next()?.to_owned(),
-        })
-    }
-
-    fn table(path: &str) -> Vec<Self> {
-        // The container may have ended.
-        let table = fs::read_to_string(path).unwrap_or_default();
-        table.lines().filter_map(Self::parse).collect()
-    }
-}
-
 impl Snapshot {
     /// Reads all of it; of the mounts those below the run's own directory.
     pub(crate) fn read(paths: &Paths, containers: &[u32]) -> Self {
         let own = format!("{}/", paths.root.display());
         let kubelet = paths.pods.parent().map(|path| path.display().to_string());
-        let mut mounts = Mount::table("/proc/thread-self/mountinfo");
+        let mut mounts = Mount::table(OWN_TABLE);
         mounts.retain(|mount| {
             mount.point.starts_with(&own) && Some(&mount.point) != kubelet.as_ref()
         });
-        let table = |pid: &u32| (*pid, Mount::table(&format!("/proc/{pid}/mountinfo")));
+        let table = |pid: &u32| (*pid, Mount::table(format!("/proc/{pid}/mountinfo")));
         Self {
             mounts,
             containers: containers.iter().map(table).collect(),

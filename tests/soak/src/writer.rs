@@ -3,7 +3,6 @@
 //! what it has inherited.
 
 use crate::ledger::Content;
-use crate::namespace::again;
 use anyhow::{Context as _, Result, bail};
 use nix::unistd::close;
 use std::ffi::{OsStr, OsString};
@@ -12,6 +11,7 @@ use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::ExitCode;
+use support::namespace::this_program;
 
 /// The first argument of such a process: `write PATH SEED BYTES SYNC`, or `write PATH` to remove it.
 pub(crate) const WORD: &str = "write";
@@ -36,7 +36,9 @@ pub(crate) fn remove(path: &Path) -> Result<()> {
 }
 
 fn ask(words: &[&OsStr]) -> Result<()> {
-    let output = again(WORD, words).output().context("start a process")?;
+    let output = this_program(WORD, words)
+        .output()
+        .context("start a process")?;
     if !output.status.success() {
         bail!("{}", String::from_utf8_lossy(&output.stdout).trim());
     }

@@ -8,6 +8,8 @@
 mod container;
 mod driver_watcher;
 mod kubelet;
+mod mount_table;
+pub mod namespace;
 pub mod node;
 mod process;
 mod programs;
@@ -16,9 +18,10 @@ mod sandbox;
 mod secrets;
 mod test_host;
 
-pub use container::{Container, Propagation};
+pub use container::{Container, ContainerOptions, Propagation};
 pub use driver_watcher::{DriverWatcher, fingerprint};
 pub use kubelet::{Answer, Call, Killer, Kubelet, Status};
+pub use mount_table::{Mount, OWN_TABLE};
 pub use process::{PATIENCE, Pidfd, Process, Stream};
 pub use programs::{beside, copy_program, example, finish, installer};
 pub use ptrace::kill_after;

@@ -14,6 +14,6 @@ mod nspawn;
 mod state;
 mod systemd;
 
-pub use host::{missing, skip, skip_because};
+pub use host::{command_in, missing, skip, skip_because};
 pub use image::image;
 pub use systemd::{Config, Node};

@@ -1,10 +1,11 @@
 //! The node: directories, store, configuration, and the checks that nothing is left over.
 
 use crate::kubelet::{Answer, Kubelet};
+use crate::mount_table::{Mount, OWN_TABLE};
+use crate::namespace;
 use crate::process::Pidfd;
 use crate::secrets;
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sched::{CloneFlags, unshare};
+use nix::mount::{MntFlags, MsFlags, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Map, Value, json};
@@ -64,34 +65,23 @@ pub fn with_sandbox(driver: &str, test: impl FnOnce(&Sandbox) + Send) {
 
 /// `with_sandbox`, on a node with `settings`.
 pub fn with_settings(driver: &str, settings: &Settings, test: impl FnOnce(&Sandbox) + Send) {
-    let result = std::thread::scope(|scope| {
-        scope
-            .spawn(|| {
-                let sandbox = Sandbox::new(Path::new(driver), settings);
-                let result = catch_unwind(AssertUnwindSafe(|| {
-                    test(&sandbox);
-                    sandbox.assert_clean();
-                }));
-                sandbox.clean_up();
-                result
-            })
-            .join()
+    namespace::with_own_mounts(|| {
+        let sandbox = Sandbox::new(Path::new(driver), settings);
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            test(&sandbox);
+            sandbox.assert_clean();
+        }));
+        sandbox.clean_up();
+        result.unwrap_or_else(|panic| resume_unwind(panic));
     });
-    if let Err(panic) | Ok(Err(panic)) = result {
-        resume_unwind(panic);
-    }
 }
 
 impl Sandbox {
     fn new(driver: &Path, settings: &Settings) -> Self {
-        unshare(CloneFlags::CLONE_NEWNS).expect("a mount namespace of its own: root is needed");
-        let none = None::<&str>;
-        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
-            .expect("private mounts");
         let store = match &settings.hosts {
             None => Store::start(),
             Some((address, names)) => {
-                own_network();
+                namespace::own_network().expect("a network of its own");
                 hosts(names);
                 Store::start_on(*address).expect("serve at the given address")
             }
@@ -118,9 +108,8 @@ impl Sandbox {
         // As on a node with systemd, what kubelet mounts is shared with other namespaces.
         let pods = sandbox.path("kubelet");
         std::fs::create_dir(&pods).expect("make the kubelet directory");
-        mount(Some(&pods), &pods, none, MsFlags::MS_BIND, none)
-            .expect("bind the kubelet directory");
-        mount(none, &pods, none, MsFlags::MS_SHARED, none).expect("share the kubelet directory");
+        namespace::bind(&pods, &pods).expect("bind the kubelet directory");
+        namespace::propagate(&pods, MsFlags::MS_SHARED).expect("share the kubelet directory");
         sandbox.write_daemon();
         let file = sandbox.configure(&settings.config);
         sandbox.kubelet.environment = vec![("OSS_FLEXVOLUME_CONFIG".into(), file.into())];
@@ -306,25 +295,29 @@ impl Sandbox {
         pids
     }
 
-    /// The lines of the mount table about the sandbox's directory, but for the kubelet directory.
-    pub fn mounts(&self) -> Vec<String> {
-        let own = format!(" {}/", self.directory.path().display());
-        let kubelet = format!(" {} ", self.path("kubelet").display());
-        let table = std::fs::read_to_string("/proc/thread-self/mountinfo").expect("read mountinfo");
-        table
-            .lines()
-            .filter(|line| line.contains(&own) && !line.contains(&kubelet))
-            .map(str::to_owned)
-            .collect()
+    /// The mounts below the sandbox's directory, but for the kubelet directory.
+    pub fn mounts(&self) -> Vec<Mount> {
+        let (own, kubelet) = (self.directory.path(), self.path("kubelet"));
+        let mut mounts = Mount::table(OWN_TABLE);
+        mounts.retain(|mount| Path::new(&mount.point).starts_with(own) && !mount.is_at(&kubelet));
+        mounts
+    }
+
+    /// The mount at `path`, the uppermost one.
+    ///
+    /// # Panics
+    /// If there is none.
+    #[track_caller]
+    pub fn mount_at(&self, path: &Path) -> Mount {
+        let mut mounts = self.mounts();
+        mounts.retain(|mount| mount.is_at(path));
+        mounts.pop().expect("mounted")
     }
 
     /// How many mounts there are at `path`, one on the other or hidden.
     pub fn mounts_at(&self, path: &Path) -> usize {
-        let at = format!(" {} ", path.display());
-        self.mounts()
-            .iter()
-            .filter(|line| line.contains(&at))
-            .count()
+        let mounts = self.mounts();
+        mounts.iter().filter(|mount| mount.is_at(path)).count()
     }
 
     /// Mounts the bucket `docker` directly at `target`, as the old Go driver did.
@@ -364,7 +357,7 @@ impl Sandbox {
     #[track_caller]
     pub fn assert_clean(&self) {
         self.assert_no_secret();
-        assert_eq!(self.mounts(), [] as [&str; 0], "mounts are left");
+        assert_eq!(self.mounts(), [], "mounts are left");
         let state = self.state_directory();
         let state = state.display().to_string();
         // One may be on its way out: after a call that was killed nobody has waited for it.
@@ -394,11 +387,7 @@ impl Sandbox {
             // It may have ended meanwhile.
             let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
         }
-        let mut points: Vec<String> = self
-            .mounts()
-            .iter()
-            .filter_map(|line| line.split(' ').nth(4).map(str::to_owned))
-            .collect();
+        let mut points: Vec<String> = self.mounts().into_iter().map(|mount| mount.point).collect();
         points.push(self.path("kubelet").display().to_string());
         for point in points.iter().rev() {
             // Under another one that is unmounted already, or twice in the list.
@@ -417,16 +406,6 @@ fn unique(prefix: &str) -> String {
     format!("{prefix}{:08x}{count:06x}", std::process::id())
 }
 
-/// A network namespace with loopback alone.
-fn own_network() {
-    unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace");
-    let up = std::process::Command::new("ip")
-        .args(["link", "set", "lo", "up"])
-        .status()
-        .expect("run ip");
-    assert!(up.success(), "bring up loopback");
-}
-
 /// Has `names` resolve to loopback, in this mount namespace.
 fn hosts(names: &[String]) {
     let file = tempfile::NamedTempFile::new().expect("a file");
@@ -435,12 +414,5 @@ fn hosts(names: &[String]) {
         format!("127.0.0.1 localhost {}\n", names.join(" ")),
     )
     .expect("write a hosts file");
-    mount(
-        Some(file.path()),
-        "/etc/hosts",
-        None::<&str>,
-        MsFlags::MS_BIND,
-        None::<&str>,
-    )
-    .expect("bind the hosts file");
+    namespace::bind(file.path(), Path::new("/etc/hosts")).expect("bind the hosts file");
 }

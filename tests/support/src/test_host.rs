@@ -3,9 +3,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
 
+use crate::mount_table::{Mount, OWN_TABLE};
 use crate::process::{Process, Stream};
 use crate::programs::{copy_program, example, installer};
 
+use nix::mount::{MntFlags, umount2};
 use serde_json::json;
 use std::fs::{Permissions, create_dir_all, hard_link, read, set_permissions, write};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -139,12 +141,11 @@ impl TestHost {
 impl Drop for TestHost {
     /// Unmounts what the test has mounted in the node, so that its directory can be removed.
     fn drop(&mut self) {
-        let table = std::fs::read_to_string("/proc/thread-self/mountinfo").unwrap_or_default();
-        let points = table.lines().filter_map(|line| line.split(' ').nth(4));
-        let own = points.filter(|point| Path::new(point).starts_with(self.directory.path()));
-        for point in own.collect::<Vec<_>>().into_iter().rev() {
-            // With one above it, it may be gone already.
-            let _ = nix::mount::umount2(point, nix::mount::MntFlags::MNT_DETACH);
+        for mount in Mount::table(OWN_TABLE).iter().rev() {
+            if Path::new(&mount.point).starts_with(self.directory.path()) {
+                // With one above it, it may be gone already.
+                let _ = umount2(mount.point.as_str(), MntFlags::MNT_DETACH);
+            }
         }
     }
 }

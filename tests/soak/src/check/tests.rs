@@ -1,8 +1,9 @@
 //! A node where all is right, and everything that can be left on it or be missing.
 
 use super::{Expected, Target, check};
-use crate::snapshot::{File, Mount, Process, Snapshot};
+use crate::snapshot::{File, Process, Snapshot};
 use std::collections::{BTreeMap, BTreeSet};
+use support::Mount;
 
 const ID: &str = "0123456789abcdef0123456789abcdef";
 const KEY: &str = "00000000000000000000000000000001";

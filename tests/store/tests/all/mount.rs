@@ -6,12 +6,10 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::thread;
 use std::time::Instant;
 
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::mount::{MntFlags, umount2};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sched::{CloneFlags, unshare};
 use tempfile::TempDir;
 
 use crate::client::LONG;
@@ -25,18 +23,7 @@ pub(crate) fn privately(test: impl FnOnce() + Send) {
         skipped(missing);
         return;
     }
-    let result = thread::scope(|scope| {
-        let thread = scope.spawn(|| {
-            unshare(CloneFlags::CLONE_NEWNS).expect("a mount namespace");
-            let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-            mount(None::<&str>, "/", None::<&str>, private, None::<&str>).expect("private mounts");
-            test();
-        });
-        thread.join()
-    });
-    if let Err(panic) = result {
-        std::panic::resume_unwind(panic);
-    }
+    support::namespace::with_own_mounts(test);
 }
 
 fn possible() -> Result<(), &'static str> {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
+use crate::mount_table::Mount;
 use crate::process::Pidfd;
 
 /// How long the processes of a group may take to end after they were killed.
@@ -41,18 +42,18 @@ impl Cgroups {
             legacy_memory: false,
         };
         for mount in mounts.lines().filter_map(Mount::parse) {
-            let parent = match mount.kind {
+            let parent = match mount.kind.as_str() {
                 // A group with processes cannot hand controllers down, so only the root is a sure parent.
-                "cgroup2" => mount.point.to_owned(),
-                "cgroup" if mount.has("memory") || mount.has("name=systemd") => {
-                    match mount.own_group(own) {
+                "cgroup2" => PathBuf::from(&mount.point),
+                "cgroup" if has(&mount, "memory") || has(&mount, "name=systemd") => {
+                    match own_group(&mount, own) {
                         Some(group) => group,
                         None => continue,
                     }
                 }
                 _ => continue,
             };
-            planned.legacy_memory |= mount.kind == "cgroup" && mount.has("memory");
+            planned.legacy_memory |= mount.kind == "cgroup" && has(&mount, "memory");
             planned.directories.push(parent.join(name));
         }
         planned
@@ -143,40 +144,19 @@ fn remove_tree(directory: &Path, deadline: Instant) -> Result<()> {
     }
 }
 
-/// One line of a mountinfo file.
-struct Mount<'a> {
-    root: &'a str,
-    point: &'a Path,
-    kind: &'a str,
-    options: &'a str,
+/// Whether the file system of `mount` has `option`.
+fn has(mount: &Mount, option: &str) -> bool {
+    mount.super_options.split(',').any(|o| o == option)
 }
 
-impl<'a> Mount<'a> {
-    fn parse(line: &'a str) -> Option<Self> {
-        let (mount, system) = line.split_once(" - ")?;
-        let mut mount = mount.split(' ').skip(3);
-        let mut system = system.split(' ');
-        Some(Self {
-            root: mount.next()?,
-            point: Path::new(mount.next()?),
-            kind: system.next()?,
-            options: system.nth(1)?,
-        })
-    }
-
-    fn has(&self, option: &str) -> bool {
-        self.options.split(',').any(|o| o == option)
-    }
-
-    /// The directory of the group that this process is in, on a hierarchy of version 1.
-    fn own_group(&self, own: &str) -> Option<PathBuf> {
-        let path = own.lines().find_map(|line| {
-            let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
-            (!controllers.is_empty() && controllers.split(',').all(|c| self.has(c))).then_some(path)
-        })?;
-        let relative = Path::new(path).strip_prefix(self.root).ok()?;
-        Some(self.point.join(relative))
-    }
+/// The directory of the group that this process is in, on a hierarchy of version 1.
+fn own_group(mount: &Mount, own: &str) -> Option<PathBuf> {
+    let path = own.lines().find_map(|line| {
+        let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
+        (!controllers.is_empty() && controllers.split(',').all(|c| has(mount, c))).then_some(path)
+    })?;
+    let relative = Path::new(path).strip_prefix(&mount.root).ok()?;
+    Some(Path::new(&mount.point).join(relative))
 }
 
 #[cfg(test)]

@@ -1,8 +1,10 @@
 //! What the machine that runs the tests has to offer.
 
 use std::env;
+use std::ffi::OsStr;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result};
 
@@ -18,6 +20,19 @@ const PROGRAMS: [(&str, &str); 6] = [
     ("setpriv", "util-linux"),
     ("unshare", "util-linux"),
 ];
+
+/// A program in the namespaces of the process `pid1`, as root; it ends with this thread.
+pub fn command_in(pid1: u32, program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new("nsenter");
+    command
+        .arg(format!("--target={pid1}"))
+        .args(["--mount", "--uts", "--ipc", "--pid", "--cgroup", "--"])
+        .args(["/usr/bin/setpriv", "--pdeathsig", "KILL", "--"])
+        .arg(program)
+        .env_clear()
+        .env("PATH", PATH);
+    command
+}
 
 /// Finds a program of the host.
 pub(crate) fn program(name: &str) -> Result<PathBuf> {

@@ -83,7 +83,6 @@ fn escape(path: &Path) -> PathBuf {
 #[derive(Debug)]
 pub struct Node {
     pid1: u32,
-    nsenter: PathBuf,
     leader: Pidfd,
     nspawn: Nspawn,
     // After the fields above: it removes what they use.
@@ -104,7 +103,6 @@ impl Node {
         let legacy_memory = state.cgroups().legacy_memory();
         let node = Self {
             pid1,
-            nsenter: host::program("nsenter")?,
             leader: Pidfd::open(pid1)?,
             nspawn,
             _state: state,
@@ -147,15 +145,7 @@ impl Node {
     /// of the node but in that of the test: what systemd does by control group needs [`Node::systemd_run`].
     #[must_use]
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
-        let mut command = Command::new(&self.nsenter);
-        command
-            .arg(format!("--target={}", self.pid1))
-            .args(["--mount", "--uts", "--ipc", "--pid", "--cgroup", "--"])
-            .args(["/usr/bin/setpriv", "--pdeathsig", "KILL", "--"])
-            .arg(program)
-            .env_clear()
-            .env("PATH", host::PATH);
-        command
+        host::command_in(self.pid1, program)
     }
 
     /// Runs a program inside, given with its arguments, and returns its standard output.
