@@ -35,7 +35,9 @@ impl<'a> Pod<'a> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let id = format!("{PREFIX}{}-{count}", std::process::id());
-        for volume in spec.0["volumes"].as_array().into_iter().flatten() {
+        let volumes = spec.0["volumes"].as_array().into_iter().flatten();
+        // An emptyDir is there for kubelet alone: no container mounts it.
+        for volume in volumes.filter(|volume| volume["emptyDir"].is_null()) {
             let place = host.path(oci::source(volume));
             match volume["hostPath"]["type"].as_str() {
                 // As kubelet does (`pkg/volume/hostpath`).
