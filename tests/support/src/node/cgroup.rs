@@ -13,7 +13,8 @@ use crate::process::Pidfd;
 /// How long the processes of a group may take to end after they were killed.
 const END: Duration = Duration::from_secs(20);
 
-/// One directory in each hierarchy that matters to systemd: its own, and the one of the memory controller.
+/// One directory in each hierarchy that matters to systemd: its own, and the one of the memory controller. A node
+/// that runs containers has one in the hierarchy of every controller.
 ///
 /// Without these, two containers that are not registered with a machine manager share one group.
 #[derive(Debug)]
@@ -24,11 +25,11 @@ pub(crate) struct Cgroups {
 
 impl Cgroups {
     /// Plans the groups of a new node. Nothing is made yet.
-    pub(crate) fn plan(name: &str) -> Result<Self> {
+    pub(crate) fn plan(name: &str, every_controller: bool) -> Result<Self> {
         let mounts =
             fs::read_to_string("/proc/self/mountinfo").context("read /proc/self/mountinfo")?;
         let own = fs::read_to_string("/proc/self/cgroup").context("read /proc/self/cgroup")?;
-        let planned = Self::plan_from(&mounts, &own, name);
+        let planned = Self::plan_from(&mounts, &own, name, every_controller);
         ensure!(
             !planned.directories.is_empty(),
             "no cgroup hierarchy is mounted"
@@ -36,7 +37,7 @@ impl Cgroups {
         Ok(planned)
     }
 
-    fn plan_from(mounts: &str, own: &str, name: &str) -> Self {
+    fn plan_from(mounts: &str, own: &str, name: &str, every_controller: bool) -> Self {
         let mut planned = Self {
             directories: Vec::new(),
             legacy_memory: false,
@@ -45,7 +46,9 @@ impl Cgroups {
             let parent = match mount.kind.as_str() {
                 // A group with processes cannot hand controllers down, so only the root is a sure parent.
                 "cgroup2" => PathBuf::from(&mount.point),
-                "cgroup" if has(&mount, "memory") || has(&mount, "name=systemd") => {
+                "cgroup"
+                    if every_controller || has(&mount, "memory") || has(&mount, "name=systemd") =>
+                {
                     match own_group(&mount, own) {
                         Some(group) => group,
                         None => continue,
@@ -79,6 +82,8 @@ impl Cgroups {
         for directory in &self.directories {
             fs::create_dir(directory)
                 .with_context(|| format!("make the cgroup {}", directory.display()))?;
+            inherit_cpuset(directory)
+                .with_context(|| format!("set up the cgroup {}", directory.display()))?;
         }
         Ok(())
     }
@@ -111,6 +116,18 @@ impl Cgroups {
         }
         Ok(())
     }
+}
+
+/// A new cpuset of version 1 is empty, and takes no process until it has processors and memory.
+fn inherit_cpuset(directory: &Path) -> Result<()> {
+    for name in ["cpuset.cpus", "cpuset.mems"] {
+        let own = directory.join(name);
+        let legacy = directory.join("cpuset.memory_migrate").exists();
+        if let (true, Some(parent)) = (legacy, directory.parent()) {
+            fs::write(own, fs::read(parent.join(name))?)?;
+        }
+    }
+    Ok(())
 }
 
 fn remove_tree(directory: &Path, deadline: Instant) -> Result<()> {
@@ -173,7 +190,7 @@ mod tests {
 
     #[test]
     fn unified_hierarchy_at_the_root() {
-        let planned = Cgroups::plan_from(UNIFIED, "0::/user.slice/a.scope\n", "n");
+        let planned = Cgroups::plan_from(UNIFIED, "0::/user.slice/a.scope\n", "n", false);
         assert_eq!(planned.record(), "/sys/fs/cgroup/n\n");
         assert!(!planned.legacy_memory());
     }
@@ -181,12 +198,16 @@ mod tests {
     #[test]
     fn version_1_below_the_own_group() {
         let own = "4:memory:/job/1\n3:cpu,cpuacct:/\n1:name=systemd:/s\n0::/\n";
-        let planned = Cgroups::plan_from(HYBRID, own, "n");
+        let planned = Cgroups::plan_from(HYBRID, own, "n", false);
         assert_eq!(
             planned.record(),
             "/c/memory/job/1/n\n/c/systemd/s/n\n/c/unified/n\n"
         );
         assert!(planned.legacy_memory());
+        assert_eq!(
+            Cgroups::plan_from(HYBRID, own, "n", true).record(),
+            "/c/cpu,cpuacct/n\n/c/memory/job/1/n\n/c/systemd/s/n\n/c/unified/n\n"
+        );
         assert_eq!(
             Cgroups::recorded(&planned.record()).directories,
             planned.directories

@@ -26,7 +26,9 @@ pub fn command_in(pid1: u32, program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new("nsenter");
     command
         .arg(format!("--target={pid1}"))
-        .args(["--mount", "--uts", "--ipc", "--pid", "--cgroup", "--"])
+        .args([
+            "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--",
+        ])
         .args(["/usr/bin/setpriv", "--pdeathsig", "KILL", "--"])
         .arg(program)
         .env_clear()

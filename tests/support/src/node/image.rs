@@ -52,35 +52,45 @@ const MASKED: [&str; 9] = [
 /// If debootstrap is not installed, no archive is found, or the build fails. An unfinished build never counts as an
 /// image; the next call removes it.
 pub fn image() -> Result<PathBuf> {
+    image_with(&[])
+}
+
+/// As [`image`], with more packages.
+pub(crate) fn image_with(packages: &[&str]) -> Result<PathBuf> {
+    let packages = [PACKAGES.as_slice(), packages].concat();
     let archive = apt::archive()?;
     let cache = env::var_os("OSS_TEST_CACHE")
         .unwrap_or_else(|| OsString::from("/var/cache/oss-flexvolume-tests"));
     let cache = PathBuf::from(cache);
     fs::create_dir_all(&cache).with_context(|| format!("make {}", cache.display()))?;
 
-    let name = format!("node-{}-{:016x}", archive.suite, fingerprint(&archive));
+    let name = format!(
+        "node-{}-{:016x}",
+        archive.suite,
+        fingerprint(&archive, &packages)
+    );
     let image = cache.join(&name);
     let _lock = state::create_locked(&cache.join(format!("{name}.lock")))?;
     if !image.exists() {
         let partial = cache.join(format!("{name}.partial"));
-        build(&archive, &partial)
+        build(&archive, &packages, &partial)
             .with_context(|| format!("build the image {}", image.display()))?;
         fs::rename(&partial, &image).context("rename the finished image")?;
     }
     Ok(image)
 }
 
-fn fingerprint(archive: &Archive) -> u64 {
+fn fingerprint(archive: &Archive, packages: &[&str]) -> u64 {
     let mut hasher = DefaultHasher::new();
-    (VERSION, PACKAGES, MASKED, &archive.suite, env::consts::ARCH).hash(&mut hasher);
+    (VERSION, packages, MASKED, &archive.suite, env::consts::ARCH).hash(&mut hasher);
     hasher.finish()
 }
 
-fn build(archive: &Archive, root: &Path) -> Result<()> {
+fn build(archive: &Archive, packages: &[&str], root: &Path) -> Result<()> {
     if root.exists() {
         fs::remove_dir_all(root).context("remove an unfinished build")?;
     }
-    debootstrap(archive, root)?;
+    debootstrap(archive, packages, root)?;
     for directory in ["var/cache/apt/archives", "var/lib/apt/lists"] {
         fs::remove_dir_all(root.join(directory)).with_context(|| format!("remove {directory}"))?;
     }
@@ -94,7 +104,7 @@ fn build(archive: &Archive, root: &Path) -> Result<()> {
 }
 
 /// Runs debootstrap so that it ends with this thread, and what it mounts ends with it.
-fn debootstrap(archive: &Archive, root: &Path) -> Result<()> {
+fn debootstrap(archive: &Archive, packages: &[&str], root: &Path) -> Result<()> {
     let mut command = Command::new(host::program("setpriv")?);
     command
         .args(["--pdeathsig", "KILL"])
@@ -102,7 +112,7 @@ fn debootstrap(archive: &Archive, root: &Path) -> Result<()> {
         .args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc"])
         .arg(host::program("debootstrap")?)
         .arg("--variant=minbase")
-        .arg(format!("--include={}", PACKAGES.join(",")))
+        .arg(format!("--include={}", packages.join(",")))
         .arg(format!("--components={}", archive.components.join(",")));
     if let Some(keyring) = archive.keyring.as_deref().filter(|file| file.exists()) {
         command.arg(format!("--keyring={}", keyring.display()));

@@ -27,8 +27,9 @@ pub(crate) struct State {
 }
 
 impl State {
-    /// Removes what dead test processes left, then makes the state of a new node.
-    pub(crate) fn create() -> Result<Self> {
+    /// Removes what dead test processes left, then makes the state of a new node, with control groups in the
+    /// hierarchies that systemd needs or in that of every controller.
+    pub(crate) fn create(every_controller: bool) -> Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
 
         fs::create_dir_all(ROOT).with_context(|| format!("make {ROOT}"))?;
@@ -42,7 +43,7 @@ impl State {
         let directory = Path::new(ROOT).join(&name);
         fs::create_dir(&directory).with_context(|| format!("make {}", directory.display()))?;
         let owner = create_locked(&directory.join("owner"))?;
-        let cgroups = Cgroups::plan(&name)?;
+        let cgroups = Cgroups::plan(&name, every_controller)?;
         fs::write(directory.join("cgroups"), cgroups.record()).context("record the cgroups")?;
         drop(lock);
 

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use crate::node::host;
-use crate::node::image::image;
+use crate::node::image::image_with;
 use crate::node::nspawn::{Nspawn, option};
 use crate::node::state::State;
 use crate::process::Pidfd;
@@ -27,6 +27,8 @@ const END: Duration = Duration::from_secs(20);
 #[derive(Debug, Clone, Default)]
 pub struct Config {
     options: Vec<OsString>,
+    packages: Vec<String>,
+    every_controller: bool,
 }
 
 impl Config {
@@ -55,6 +57,39 @@ impl Config {
         self
     }
 
+    /// Installs these packages too, with what they depend on; each set of packages has an image of its own.
+    #[must_use]
+    pub fn packages(mut self, names: &[&str]) -> Self {
+        self.packages = names.iter().map(|&name| name.to_owned()).collect();
+        self
+    }
+
+    /// Gives the node a network of its own, with a loopback interface and nothing else.
+    #[must_use]
+    pub fn own_network(mut self) -> Self {
+        self.options.push("--private-network".into());
+        self
+    }
+
+    /// Makes it a node that can run containers: a group of its own in the hierarchy of every controller, all
+    /// capabilities, the system calls that a container runtime needs, and `/proc/sys` writable.
+    #[must_use]
+    pub fn containers(mut self) -> Self {
+        self.options.push("--capability=all".into());
+        self.options
+            .push("--system-call-filter=@keyring bpf".into());
+        self.every_controller = true;
+        self
+    }
+
+    /// Mounts an empty file system in memory, on which overlayfs can be stacked.
+    #[must_use]
+    pub fn memory(mut self, inside: impl AsRef<Path>) -> Self {
+        self.options
+            .push(option("--tmpfs=", &escape(inside.as_ref())));
+        self
+    }
+
     fn mount(mut self, kind: &str, host: &Path, inside: &Path) -> Self {
         let mut text = option(kind, &escape(host));
         text.push(":");
@@ -74,7 +109,7 @@ fn escape(path: &Path) -> PathBuf {
 
 /// A booted node: a container whose PID 1 is systemd.
 ///
-/// It has the network of the host and `/dev/fuse`; FUSE mounts, bind mounts and mount namespaces work inside, and no
+/// It has the network of the host, unless [`Config::own_network`] says otherwise, and `/dev/fuse`; FUSE mounts, bind mounts and mount namespaces work inside, and no
 /// mount made inside reaches the host. What it writes is kept in memory, except in directories that [`Config::bind`]
 /// shares.
 ///
@@ -97,8 +132,9 @@ impl Node {
     /// If the image cannot be made, or systemd-nspawn does not start or does not finish the boot in time; then the
     /// message has the end of the console. Nothing of the node is left behind.
     pub fn boot(config: Config) -> Result<Self> {
-        let image = image()?;
-        let state = State::create()?;
+        let packages: Vec<&str> = config.packages.iter().map(String::as_str).collect();
+        let image = image_with(&packages)?;
+        let state = State::create(config.every_controller)?;
         let (nspawn, pid1) = Nspawn::boot(&state, &image, &config.options)?;
         let legacy_memory = state.cgroups().legacy_memory();
         let node = Self {
@@ -107,7 +143,9 @@ impl Node {
             nspawn,
             _state: state,
         };
-        if legacy_memory {
+        if config.every_controller {
+            node.enable_controllers()?;
+        } else if legacy_memory {
             node.enable_memory_controller()?;
         }
         Ok(node)
@@ -116,6 +154,20 @@ impl Node {
     /// systemd-nspawn hands down only the hierarchy of systemd; systemd looks at the others when it starts.
     fn enable_memory_controller(&self) -> Result<()> {
         self.run(&["mount", "-o", "remount,bind,rw", "/sys/fs/cgroup/memory"])?;
+        self.systemctl(&["daemon-reexec"])?;
+        Ok(())
+    }
+
+    /// systemd-nspawn leaves the hierarchies of the controllers, and `/proc/sys`, read-only.
+    fn enable_controllers(&self) -> Result<()> {
+        let mounts = fs::read_to_string(self.path("/proc/1/mountinfo"))
+            .context("read the mount table of the node")?;
+        let points = mounts.lines().filter_map(|line| line.split(' ').nth(4));
+        for point in
+            points.filter(|point| *point == "/proc/sys" || point.starts_with("/sys/fs/cgroup/"))
+        {
+            self.run(&["mount", "-o", "remount,bind,rw", point])?;
+        }
         self.systemctl(&["daemon-reexec"])?;
         Ok(())
     }
