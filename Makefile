@@ -70,6 +70,16 @@ soak: packages build ## Pods, kills, faults and upgrades at random for MINUTES (
 # Kubernetes versions of the conformance tests; empty for all.
 KUBERNETES ?=
 
+# The daemon of the cluster's volumes instead of s3fs, an absolute path; and SYSTEMD=no for a driver that
+# does without systemd.
+OSSFS ?=
+SYSTEMD ?=
+
+.PHONY: e2e
+e2e: test-packages build ## Pods on a real cluster of one node (root, Go; builds Kubernetes the first time)
+	cargo build --locked --package e2e
+	target/debug/e2e $(if $(OSSFS),--ossfs $(OSSFS)) $(if $(filter no,$(SYSTEMD)),--no-systemd)
+
 .PHONY: conformance
 conformance: packages build ## kubelet's own FlexVolume code as the caller (root, Go)
 	cargo build --locked --package store --bin s3-store
