@@ -6,7 +6,7 @@ use crate::options::policy::{self, Allowed};
 use crate::sys::root_only::read_trusted;
 use crate::text::is_normal_path;
 use anyhow::{Context as _, Result, anyhow, bail};
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -65,13 +65,19 @@ pub(crate) enum Launcher {
     Direct,
 }
 
-#[derive(Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
+/// How much is logged.
+#[derive(Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum LogLevel {
+pub enum LogLevel {
+    /// Nothing.
     Off,
+    /// What went wrong in the driver.
     Error,
+    /// Also what may need attention.
     Warn,
+    /// Also a line for each call.
     Info,
+    /// Also each program that is run.
     Debug,
 }
 

@@ -7,7 +7,7 @@
 use alicloud_oss::kubelet::call::Call;
 use alicloud_oss::kubelet::response::Response;
 use alicloud_oss::sys::process;
-use alicloud_oss::{calls, cli, helpers, logging};
+use alicloud_oss::{calls, cli, helpers, logging, serve};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::stat::{Mode, umask};
@@ -31,6 +31,10 @@ fn main() -> ExitCode {
     let name = Path::new(&name).file_name().unwrap_or(OsStr::new(""));
     if let Some(status) = helpers::run(name, &mut args) {
         return status;
+    }
+    if args_os().nth(1).is_some_and(|word| word == "serve") {
+        // It closes what it inherits itself: systemd passes descriptors.
+        return serve::main(args.skip(1));
     }
     match Call::from_args(args) {
         Call::Cli(args) => {

@@ -1,3 +1,61 @@
-//! The process of a volume: it keeps the FUSE connection, and ossfs runs behind a relay in it.
+//! The process of a volume, `oss serve DIRECTORY`: it keeps the FUSE connection, and the daemon
+//! works for it, sandboxed, at the other end of a socket. When the daemon ends, another takes over
+//! while the mount stays.
+//!
+//! ```text
+//! with systemd:     systemd -- oss serve DIRECTORY          (the descriptor is in systemd's store)
+//!                                `-- daemon
+//! without systemd:  oss serve --parent DIRECTORY            (keeps the descriptor, only waits)
+//!                     `-- oss serve --child DIRECTORY
+//!                           `-- daemon
+//! ```
+//! In the volume's directory:
+//! ```text
+//! serve.json   the plan: how the volume is served (written by the mount call)
+//! staging/     the mount (made by the mount call)
+//! socket       the control socket
+//! failure      why the process could not begin to serve
+//! nodes        the relay's tables, for a successor
+//! inflight     the requests under way, for a successor
+//! sandbox/     the mount point of the daemon's root directory
+//! temporary/   the daemon's temporary files
+//! live/        copies of /etc/resolv.conf and the like that are kept current
+//! ```
 
+mod bare;
+pub mod client;
+mod connection;
+mod control;
+mod daemon;
+mod descriptors;
+mod ends;
+mod event_loop;
+mod journal;
+mod keeper;
+mod lost;
+mod notifier;
+mod output;
+mod parent;
+pub mod plan;
+pub mod protocol;
 pub mod relay;
+mod role;
+mod run;
+mod shared;
+mod signals;
+mod starts;
+
+pub use role::PARENT;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+/// Serves a volume as `args` (what follows `oss serve`) say, and returns when it is unmounted. To be
+/// called first of all, while this process has one thread and has opened nothing.
+///
+/// The status is 0 when the volume was unmounted, 3 when it could not begin to be served (the
+/// reason is in the volume's directory), 2 when the arguments make no sense, and 1 when the process
+/// is to be started again.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    run::main(args)
+}

@@ -1,0 +1,164 @@
+//! Talks to the process of a volume over its control socket: for the calls that want the volume
+//! served.
+
+use crate::serve::control::{short_path, timespec};
+use crate::serve::protocol::{
+    Answer, Call, FAILURE, MAX_LINE, Reply, Request, SOCKET, Status, VERSION,
+};
+use anyhow::{Context as _, Result, bail};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use rustix::event::{PollFd, PollFlags, poll};
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Instant;
+
+/// The longest message of a process that could not begin, in bytes.
+const MAX_FAILURE: u64 = 4096;
+
+/// Waits until the volume at `volume` is served, or the start of its daemon has failed, and returns
+/// its status. A start that is held back is made at once. The process may still be on its way up.
+///
+/// # Errors
+/// The process could not begin, answers nonsense, or has not answered by `deadline`.
+pub fn wait(volume: &Path, deadline: Instant) -> Result<Status> {
+    call(volume, Call::Wait, deadline)
+}
+
+/// The state and counters of the process of the volume at `volume`.
+///
+/// # Errors
+/// As those of `wait`.
+pub fn status(volume: &Path, deadline: Instant) -> Result<Status> {
+    call(volume, Call::Status, deadline)
+}
+
+/// Has the process of the volume at `volume` start its daemon now if that start is held back.
+///
+/// # Errors
+/// As those of `wait`.
+pub fn try_now(volume: &Path, deadline: Instant) -> Result<Status> {
+    call(volume, Call::Try, deadline)
+}
+
+/// Has the process of the volume at `volume` unmount the staging directory, let its daemon finish,
+/// and end. It may still be running when this returns.
+///
+/// # Errors
+/// As those of `wait`.
+pub fn quit(volume: &Path, deadline: Instant) -> Result<Status> {
+    call(volume, Call::Quit, deadline)
+}
+
+/// Whether a process listens for the volume at `volume` at this moment.
+pub fn is_listening(volume: &Path) -> bool {
+    short_path(volume, SOCKET).is_ok_and(|(path, _directory)| UnixStream::connect(path).is_ok())
+}
+
+fn call(volume: &Path, call: Call, deadline: Instant) -> Result<Status> {
+    // Watched from before the first look, so that nothing appears unseen.
+    let changes = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)
+        .context("watch the volume's directory")?;
+    changes
+        .add_watch(
+            volume,
+            AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_DELETE_SELF,
+        )
+        .with_context(|| format!("watch {}", volume.display()))?;
+    loop {
+        if let Some(stream) = connect(volume)?
+            && let Some(status) = ask(stream, call, deadline)?
+        {
+            return Ok(status);
+        }
+        if let Some(reason) = failure(volume) {
+            bail!("{reason}");
+        }
+        // Nobody listens yet, or whoever did was killed: its successor renames a new socket here.
+        wait_for(changes.as_fd(), PollFlags::IN, deadline)
+            .context("the volume's process does not listen")?;
+        // Read to be quiet; the next look tells.
+        let _ = changes.read_events();
+    }
+}
+
+/// A connection to whoever listens.
+fn connect(volume: &Path) -> Result<Option<UnixStream>> {
+    let (path, _directory) = short_path(volume, SOCKET)?;
+    match UnixStream::connect(&path) {
+        Ok(stream) => Ok(Some(stream)),
+        Err(e)
+            if matches!(
+                e.kind(),
+                ErrorKind::NotFound | ErrorKind::ConnectionRefused | ErrorKind::WouldBlock
+            ) =>
+        {
+            Ok(None)
+        }
+        Err(e) => Err(e).with_context(|| format!("connect to {}/{SOCKET}", volume.display())),
+    }
+}
+
+/// The answer to `call`; None if the process ended before it gave one.
+fn ask(mut stream: UnixStream, call: Call, deadline: Instant) -> Result<Option<Status>> {
+    stream
+        .set_nonblocking(true)
+        .context("set up the connection to the volume's process")?;
+    let request = Request {
+        version: VERSION,
+        call,
+    };
+    let mut line = serde_json::to_vec(&request).context("write a request")?;
+    line.push(b'\n');
+    if stream.write_all(&line).is_err() {
+        return Ok(None);
+    }
+    let mut answer = Vec::new();
+    let mut bytes = [0; 4096];
+    while !answer.contains(&b'\n') {
+        match stream.read(&mut bytes) {
+            Ok(0) => return Ok(None),
+            Ok(count) => answer.extend_from_slice(&bytes[..count]),
+            Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                wait_for(stream.as_fd(), PollFlags::IN, deadline)
+                    .context("the volume's process has not answered")?;
+            }
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            Err(_) => return Ok(None),
+        }
+        if answer.len() > MAX_LINE {
+            bail!("the volume's process answered more than {MAX_LINE} bytes");
+        }
+    }
+    let end = answer.iter().position(|byte| *byte == b'\n').unwrap_or(0);
+    let reply: Reply = serde_json::from_slice(&answer[..end])
+        .context("parse the answer of the volume's process")?;
+    match reply.answer {
+        Answer::Status(status) => Ok(Some(status)),
+        Answer::Error(error) => bail!("the volume's process answered: {error}"),
+    }
+}
+
+/// Why the process could not begin to serve, if it left word.
+fn failure(volume: &Path) -> Option<String> {
+    let mut text = String::new();
+    let file = std::fs::File::open(volume.join(FAILURE)).ok()?;
+    file.take(MAX_FAILURE).read_to_string(&mut text).ok()?;
+    let text = text.trim();
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
+/// Waits until `fd` is ready, or `deadline`, which is an error.
+fn wait_for(fd: BorrowedFd<'_>, events: PollFlags, deadline: Instant) -> Result<()> {
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let mut fds = [PollFd::from_borrowed_fd(fd, events)];
+        match poll(&mut fds, Some(&timespec(left))) {
+            Ok(0) if left.is_zero() => bail!("the deadline has passed"),
+            Ok(0) | Err(rustix::io::Errno::INTR) => {}
+            Ok(_) => return Ok(()),
+            Err(e) => return Err(e).context("wait for the volume's process"),
+        }
+    }
+}

@@ -1,0 +1,432 @@
+//! The event loop of a volume's process: one thread that waits for the kernel, the daemon, clients
+//! and signals, has the relay decide, and replaces a daemon that has ended.
+
+use crate::sandbox::Spec;
+use crate::serve::connection::{self, Read};
+use crate::serve::control::timespec;
+use crate::serve::daemon::{self, Daemon, Received};
+use crate::serve::ends::Ends;
+use crate::serve::lost::{LostRequests, Verdict};
+use crate::serve::protocol::{State, Status};
+use crate::serve::relay::Relay;
+use crate::serve::shared::Shared;
+use crate::serve::signals::Signals;
+use crate::serve::starts::Starts;
+use anyhow::{Context as _, Result};
+use rustix::event::{PollFd, PollFlags, poll};
+use std::os::fd::AsFd as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Messages that are taken from one side before the other has its turn.
+const BATCH: usize = 64;
+
+/// All that the loop works on.
+pub(crate) struct EventLoop {
+    pub(crate) spec: Spec,
+    pub(crate) staging: PathBuf,
+    pub(crate) hung_after: Duration,
+    pub(crate) relay: Relay,
+    pub(crate) ends: Ends,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) signals: Signals,
+    pub(crate) starts: Starts,
+    /// When the next daemon is to be started, while there is none.
+    pub(crate) next_start: Option<Instant>,
+    pub(crate) status: Status,
+    pub(crate) lost: Option<LostRequests>,
+    pub(crate) buffer: Vec<u8>,
+    pub(crate) quitting: bool,
+}
+
+/// How the mount ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// It was unmounted, or this process asked to end.
+    Ended,
+    /// The connection was aborted while it was mounted.
+    Aborted,
+}
+
+/// What is ready.
+struct Ready {
+    kernel: bool,
+    daemon: bool,
+    daemon_writable: bool,
+    output: bool,
+    ended: bool,
+    wishes: bool,
+    signals: bool,
+}
+
+impl EventLoop {
+    /// Serves until the mount ends; the daemon has ended as well then.
+    ///
+    /// # Errors
+    /// What leaves no way to serve on.
+    pub(crate) fn run(mut self) -> Result<Outcome> {
+        self.publish();
+        let outcome = loop {
+            if let Some(outcome) = self.round()? {
+                break outcome;
+            }
+        };
+        self.status.state = State::Ending;
+        self.publish();
+        self.finish()?;
+        Ok(outcome)
+    }
+
+    /// Waits for something to do, and does it.
+    fn round(&mut self) -> Result<Option<Outcome>> {
+        self.start_if_due();
+        let ready = self.wait()?;
+        let now = Instant::now();
+        if ready.signals && self.signals.came() {
+            log::info!("asked to end by a signal");
+            self.quit();
+        }
+        if ready.wishes {
+            self.grant();
+        }
+        if ready.output
+            && let Some(daemon) = &mut self.ends.daemon
+        {
+            daemon.take_output(now);
+        }
+        if ready.daemon {
+            self.take_answers(now, BATCH);
+        }
+        if ready.daemon_writable {
+            self.relay.daemon_writable(now, &mut self.ends);
+        }
+        if ready.ended {
+            self.find_end(now)?;
+        }
+        if ready.kernel && self.take_requests(now)? {
+            return Ok(Some(self.outcome()));
+        }
+        if self.relay.next_tick().is_some_and(|tick| tick <= now) {
+            self.relay.tick(now, &mut self.ends);
+        }
+        self.look_after_daemon(now);
+        self.ends.journal.flush();
+        self.ends.journal.compact(&self.relay);
+        self.look_for_lost_requests(now)?;
+        // Without a daemon nobody answers those that are left: they fail with the connection.
+        if self.quitting && (self.ends.daemon.is_none() || self.relay.status().requests == 0) {
+            return Ok(Some(Outcome::Ended));
+        }
+        Ok(None)
+    }
+
+    fn wait(&self) -> Result<Ready> {
+        let none = PollFlags::empty();
+        let daemon = self.ends.daemon.as_ref();
+        let signals = self.signals.as_fd();
+        let wants = |wanted| if wanted { PollFlags::IN } else { none };
+        let mut to_daemon = wants(daemon.is_some_and(|daemon| !daemon.broken));
+        if self.relay.wants_writable() && !to_daemon.is_empty() {
+            to_daemon |= PollFlags::OUT;
+        }
+        // Without a daemon its places are taken by a descriptor that nothing is asked of.
+        let socket = daemon.and_then(Daemon::socket).unwrap_or(signals);
+        let output = daemon.and_then(Daemon::output);
+        let ended = daemon.map_or(signals, Daemon::ended);
+        let with_daemon = wants(daemon.is_some());
+        let from_kernel = wants(self.relay.wants_kernel() && !self.quitting);
+        let mut fds = [
+            PollFd::new(&self.ends.fuse, from_kernel),
+            PollFd::from_borrowed_fd(socket, to_daemon),
+            PollFd::from_borrowed_fd(output.unwrap_or(signals), wants(output.is_some())),
+            PollFd::from_borrowed_fd(ended, with_daemon),
+            PollFd::from_borrowed_fd(self.shared.loop_event(), PollFlags::IN),
+            PollFd::from_borrowed_fd(signals, PollFlags::IN),
+        ];
+        let left = self
+            .next_moment()
+            .map(|moment| timespec(moment.saturating_duration_since(Instant::now())));
+        match poll(&mut fds, left.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(e) => return Err(e).context("wait for events"),
+        }
+        let is = |at: usize, flags: PollFlags| fds[at].revents().intersects(flags);
+        let any = PollFlags::IN | PollFlags::HUP | PollFlags::ERR;
+        let here = daemon.is_some();
+        Ok(Ready {
+            kernel: is(0, any),
+            daemon: here && is(1, any),
+            daemon_writable: here && is(1, PollFlags::OUT),
+            output: output.is_some() && is(2, any),
+            ended: here && is(3, any),
+            wishes: is(4, any),
+            signals: is(5, any),
+        })
+    }
+
+    /// When something is due though no event comes.
+    fn next_moment(&self) -> Option<Instant> {
+        let status = self.relay.status();
+        let can_hang = status.answered
+            && self
+                .ends
+                .daemon
+                .as_ref()
+                .is_some_and(|daemon| !daemon.killed);
+        let hung = status
+            .unanswered_since
+            .filter(|_| can_hang)
+            .and_then(|since| since.checked_add(self.hung_after));
+        let lost = self.lost.as_ref().map(|lost| lost.next);
+        [self.relay.next_tick(), self.next_start, hung, lost]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Starts a daemon if there is none and it is time.
+    fn start_if_due(&mut self) {
+        let now = Instant::now();
+        if self.ends.daemon.is_some() || self.quitting || self.next_start.is_none_or(|at| at > now)
+        {
+            return;
+        }
+        self.next_start = None;
+        self.status.starts += 1;
+        match Daemon::start(&self.spec, now) {
+            Ok(daemon) => {
+                log::info!(
+                    "started {} as process {}",
+                    self.spec.program.display(),
+                    daemon.pid()
+                );
+                let lacks = daemon.process().left_out();
+                if lacks != self.status.sandbox_lacks {
+                    log::warn!("this node's sandbox lacks: {}", lacks.join(", "));
+                    self.status.sandbox_lacks = lacks.to_vec();
+                }
+                self.ends.daemon = Some(daemon);
+                self.relay.daemon_started(now, &mut self.ends);
+                self.publish();
+            }
+            Err(e) => {
+                log::error!("start {}: {e:#}", self.spec.program.display());
+                self.status.state = State::Failed {
+                    exit: None,
+                    signal: None,
+                    output: format!("{e:#}"),
+                };
+                self.next_start = Some(now + self.starts.ended(Duration::ZERO));
+                self.publish();
+            }
+        }
+    }
+
+    /// Passes up to `most` answers of the daemon on.
+    fn take_answers(&mut self, now: Instant, most: usize) {
+        for _ in 0..most {
+            let Some(daemon) = &mut self.ends.daemon else {
+                return;
+            };
+            if daemon.broken {
+                return;
+            }
+            let fault = match daemon.receive(&mut self.buffer) {
+                Received::Nothing => return,
+                Received::TooLong(length) => format!("a message of {length} bytes"),
+                Received::Message(length) => {
+                    let message = &mut self.buffer[..length];
+                    match self.relay.from_daemon(message, now, &mut self.ends) {
+                        Ok(()) => continue,
+                        Err(fault) => fault.to_string(),
+                    }
+                }
+            };
+            if let Some(daemon) = &mut self.ends.daemon {
+                daemon.broken = true;
+            }
+            self.kill_daemon(&format!("it broke the protocol: {fault}"));
+            return;
+        }
+    }
+
+    /// Has the relay take up to `BATCH` requests. True once the connection has ended.
+    fn take_requests(&mut self, now: Instant) -> Result<bool> {
+        for _ in 0..BATCH {
+            match connection::read(&self.ends.fuse, &mut self.buffer)? {
+                Read::Empty => break,
+                Read::Ended => return Ok(true),
+                Read::Message(length) => {
+                    let message = &mut self.buffer[..length];
+                    self.relay.from_kernel(message, now, &mut self.ends);
+                }
+            }
+            if !self.relay.wants_kernel() || self.quitting {
+                break;
+            }
+        }
+        Ok(false)
+    }
+
+    /// Notes a daemon that has begun to serve, and kills one that hangs.
+    fn look_after_daemon(&mut self, now: Instant) {
+        let status = self.relay.status();
+        let Some(daemon) = &mut self.ends.daemon else {
+            return;
+        };
+        if status.answered && !daemon.has_served() && !daemon.broken {
+            daemon.serves(now);
+            self.status.state = State::Served;
+            self.publish();
+        }
+        let hung = status.answered
+            && status
+                .unanswered_since
+                .is_some_and(|since| now.saturating_duration_since(since) >= self.hung_after);
+        if hung {
+            let seconds = self.hung_after.as_secs();
+            self.kill_daemon(&format!("it has not answered a statfs for {seconds} s"));
+        }
+    }
+
+    fn kill_daemon(&mut self, why: &str) {
+        if let Some(daemon) = &mut self.ends.daemon
+            && !daemon.killed
+        {
+            log::warn!("ending process {}: {why}", daemon.pid());
+            self.status.killed += 1;
+            daemon.kill();
+        }
+    }
+
+    /// Deals with a daemon that has ended: takes what it still answered, and has another started.
+    fn find_end(&mut self, now: Instant) -> Result<()> {
+        let Some(daemon) = &mut self.ends.daemon else {
+            return Ok(());
+        };
+        let Some(end) = daemon.find_end()? else {
+            return Ok(());
+        };
+        self.take_answers(now, usize::MAX);
+        let Some(mut daemon) = self.ends.daemon.take() else {
+            return Ok(());
+        };
+        daemon.take_output(now);
+        let served = daemon.time_in_service(now);
+        let pause = self.starts.ended(served);
+        log::warn!(
+            "process {} {end} after serving for {} s; the next starts in {} ms",
+            daemon.pid(),
+            served.as_secs(),
+            pause.as_millis()
+        );
+        self.status.ends += 1;
+        self.status.state = match daemon.has_served() {
+            true => State::Starting,
+            false => daemon::failed(&end, daemon.printed()),
+        };
+        self.next_start = Some(now + pause);
+        self.relay.daemon_ended(now, &mut self.ends);
+        self.publish();
+        Ok(())
+    }
+
+    /// Does what clients wish.
+    fn grant(&mut self) {
+        let wishes = self.shared.take_wishes();
+        if wishes.start {
+            if matches!(self.status.state, State::Failed { .. }) {
+                self.status.state = State::Starting;
+            }
+            if self.next_start.is_some() {
+                self.next_start = Some(Instant::now());
+            }
+        }
+        if wishes.quit {
+            log::info!("asked to end by a client");
+            self.quit();
+        }
+        if wishes.publish {
+            self.publish();
+        }
+    }
+
+    /// Begins to end: no further request is read, those under way are answered.
+    fn quit(&mut self) {
+        if let Err(e) = connection::unmount_all(&self.staging) {
+            log::warn!("{e:#}");
+        }
+        self.quitting = true;
+        self.status.state = State::Ending;
+    }
+
+    fn publish(&mut self) {
+        let relay = self.relay.status();
+        self.status.daemon = self.ends.daemon.as_ref().map(Daemon::pid);
+        self.status.in_flight = relay.requests as u64;
+        let age = relay
+            .oldest
+            .map_or(Duration::ZERO, |oldest| oldest.elapsed());
+        self.status.oldest_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+        self.status.nodes = relay.nodes as u64;
+        self.status.handles = relay.handles as u64;
+        self.status.lost_writers = relay.failed as u64;
+        self.shared.publish(self.status.clone());
+    }
+
+    /// Ends a connection that has requests which an earlier process had read and not recorded when it
+    /// was killed: their callers would wait for ever.
+    fn look_for_lost_requests(&mut self, now: Instant) -> Result<()> {
+        let held = self.relay.status().requests as u64;
+        match self.lost.as_mut().map(|lost| lost.look(held, now)) {
+            None | Some(Verdict::NotYet) => {}
+            Some(Verdict::None) => self.lost = None,
+            Some(Verdict::Lost(count)) => {
+                log::error!("{count} requests were lost with the process before: ending the mount");
+                if let Some(lost) = self.lost.take() {
+                    lost.abort()?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the end of the connection is that of the mount.
+    fn outcome(&self) -> Outcome {
+        match connection::is_mounted(&self.staging) {
+            true => Outcome::Aborted,
+            false => Outcome::Ended,
+        }
+    }
+
+    /// Lets the daemon finish and waits for its end, however long it takes: it may be uploading.
+    /// A second signal ends it at once.
+    fn finish(&mut self) -> Result<()> {
+        let Some(mut daemon) = self.ends.daemon.take() else {
+            return Ok(());
+        };
+        daemon.hang_up();
+        loop {
+            if daemon.find_end()?.is_some() {
+                daemon.take_output(Instant::now());
+                log::info!("process {} ended after the unmount", daemon.pid());
+                return Ok(());
+            }
+            let signals = self.signals.as_fd();
+            let mut fds = [
+                PollFd::from_borrowed_fd(daemon.ended(), PollFlags::IN),
+                PollFd::from_borrowed_fd(daemon.output().unwrap_or(signals), PollFlags::IN),
+                PollFd::from_borrowed_fd(signals, PollFlags::IN),
+            ];
+            match poll(&mut fds, None) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(e) => return Err(e).context("wait for the daemon"),
+            }
+            daemon.take_output(Instant::now());
+            if self.signals.came() {
+                daemon.kill();
+            }
+        }
+    }
+}

@@ -1,0 +1,314 @@
+//! From `oss serve`'s arguments to a volume that is served: descriptors, plan, connection, tables.
+
+use crate::logging;
+use crate::sandbox::{Mode, Reachable, Spec};
+use crate::serve::bare::Bare;
+use crate::serve::connection::{self, Control};
+use crate::serve::ends::Ends;
+use crate::serve::event_loop::{EventLoop, Outcome};
+use crate::serve::journal::{self, Journal, Left};
+use crate::serve::keeper::{FUSE, Keeper};
+use crate::serve::lost::LostRequests;
+use crate::serve::notifier::Notifier;
+use crate::serve::plan::Plan;
+use crate::serve::protocol::{FAILURE, SOCKET, Status};
+use crate::serve::relay::{BUFFER, Relay, Settings};
+use crate::serve::role::{GIVE_UP, Role};
+use crate::serve::shared::Shared;
+use crate::serve::signals::Signals;
+use crate::serve::starts::Starts;
+use crate::serve::{control, descriptors, parent};
+use crate::sys::root_only;
+use crate::text::strip_control;
+use anyhow::{Context as _, Result};
+use std::ffi::OsString;
+use std::fs::DirBuilder;
+use std::io::{ErrorKind, Write as _};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// The directories that the process makes in that of the volume.
+const SANDBOX: &str = "sandbox";
+const TEMPORARY: &str = "temporary";
+const LIVE: &str = "live";
+/// Where the volume is mounted.
+const STAGING: &str = "staging";
+
+pub(crate) fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let Some((role, volume)) = Role::parse(args) else {
+        return ExitCode::from(2);
+    };
+    // First of all: whatever is opened from here on stays open.
+    let inherited = descriptors::take_inherited(std::process::id());
+    start_log(&volume);
+    let result = inherited.and_then(|passed| match role {
+        Role::Parent => parent::run(&volume).map(|()| Outcome::Ended),
+        Role::Child => serve(&volume, Keeper::parent()?),
+        Role::Only => serve(&volume, (Keeper::systemd(), passed)),
+    });
+    match result {
+        Ok(Outcome::Ended) => ExitCode::SUCCESS,
+        Ok(Outcome::Aborted) => {
+            log::error!("the FUSE connection of {} was aborted", volume.display());
+            ExitCode::FAILURE
+        }
+        Err(e) => {
+            log::error!("serve {}: {e:#}", volume.display());
+            match e.is::<GaveUp>() {
+                true => ExitCode::from(GIVE_UP),
+                false => ExitCode::FAILURE,
+            }
+        }
+    }
+}
+
+/// Logs to the file that the plan names; without one to stderr, which is the journal's under systemd.
+fn start_log(volume: &Path) {
+    if let Some(log) = Plan::read(volume).ok().and_then(|plan| plan.log) {
+        return logging::start(&log.file, log.level);
+    }
+    let format = |out: &mut env_logger::fmt::Formatter, record: &log::Record<'_>| {
+        let text = strip_control(&record.args().to_string());
+        writeln!(out, "{:5} {text}", record.level())
+    };
+    // Another logger is there already, in tests.
+    let _ = env_logger::Builder::new()
+        .filter_level(log::LevelFilter::Info)
+        .format(format)
+        .try_init();
+}
+
+/// An error that another start would meet again.
+#[derive(Debug)]
+struct GaveUp(anyhow::Error);
+
+impl std::fmt::Display for GaveUp {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:#}", self.0)
+    }
+}
+
+impl std::error::Error for GaveUp {}
+
+/// Serves the volume until it is unmounted.
+fn serve(volume: &Path, (keeper, kept): (Keeper, Vec<(String, OwnedFd)>)) -> Result<Outcome> {
+    let fuse = kept
+        .into_iter()
+        .find_map(|(name, fd)| (name == FUSE).then_some(fd));
+    let signals = Signals::take()?;
+    root_only::remove(&volume.join(FAILURE))?;
+    let had_connection = fuse.is_some();
+    match begin(volume, &keeper, fuse, signals) {
+        Ok(begun) => {
+            let outcome = match begun {
+                Begun::Relay(event_loop) => event_loop.run()?,
+                Begun::Bare(bare, fuse) => bare.run(fuse)?,
+            };
+            clean_up(volume, &keeper, &outcome);
+            Ok(outcome)
+        }
+        // The mount is there, and the next process may serve it.
+        Err(e) if had_connection => Err(e),
+        Err(e) => {
+            let text = strip_control(&format!("{e:#}"));
+            // Renamed into its place: clients wait for that.
+            if let Err(e) = root_only::write(&volume.join(FAILURE), text.as_bytes()) {
+                log::warn!("{e:#}");
+            }
+            Err(GaveUp(e).into())
+        }
+    }
+}
+
+/// A volume that is about to be served.
+enum Begun {
+    Relay(Box<EventLoop>),
+    Bare(Box<Bare>, OwnedFd),
+}
+
+/// Everything up to the first turn of the loop. `fuse` is the connection of a process that was
+/// killed.
+fn begin(volume: &Path, keeper: &Keeper, fuse: Option<OwnedFd>, signals: Signals) -> Result<Begun> {
+    let plan = Plan::read(volume)?;
+    let staging = volume.join(STAGING);
+    let spec = spec(&plan, volume)?;
+    let settings = || Settings {
+        // What the daemon owns looks like root's, as without a sandbox.
+        own_uid: (plan.sandbox.uid != 0).then_some(plan.sandbox.uid),
+        request_timeout: plan.request_timeout(),
+    };
+    let now = Instant::now();
+    let mut status = Status::new(std::process::id());
+    if !plan.relay {
+        // A connection of before the daemon's end is dead.
+        drop(fuse);
+        let fuse = connection::mount_new(&plan, &staging)?;
+        let mounted = Mounted {
+            staging: Some(&staging),
+        };
+        let shared = Arc::new(Shared::new(status.clone())?);
+        control::listen(volume, Arc::clone(&shared))?;
+        keeper.ready()?;
+        mounted.stays();
+        let bare = Box::new(Bare {
+            spec,
+            staging,
+            shared,
+            signals,
+            status,
+        });
+        return Ok(Begun::Bare(bare, fuse));
+    }
+    let restored = match fuse {
+        Some(fuse) => restore(volume, settings())
+            .map(|relay| (relay, fuse))
+            // A connection whose tables are lost is of no use: closed, its callers get an error.
+            .inspect_err(|e| log::error!("the mount is lost: {e:#}"))
+            .ok(),
+        None => None,
+    };
+    status.restored = restored.is_some();
+    let (relay, fuse) = match restored {
+        Some(restored) => restored,
+        None => {
+            keeper.forget(FUSE)?;
+            let fuse = connection::mount_new(&plan, &staging)?;
+            (Relay::new(settings()), fuse)
+        }
+    };
+    let mounted = Mounted {
+        staging: Some(staging.as_path()).filter(|_| !status.restored),
+    };
+    connection::set_nonblocking(fuse.as_fd())?;
+    keeper.keep(FUSE, fuse.as_raw_fd())?;
+    let journal = Journal::begin(volume, &relay)?;
+    let mut event_loop = Box::new(EventLoop {
+        staging: staging.clone(),
+        hung_after: plan.hung_after(),
+        ends: Ends {
+            daemon: None,
+            notifier: Notifier::start(fuse.try_clone().context("duplicate a descriptor")?)?,
+            journal,
+            fuse,
+        },
+        relay,
+        shared: Arc::new(Shared::new(status.clone())?),
+        signals,
+        starts: Starts::default(),
+        next_start: Some(now),
+        lost: None,
+        buffer: vec![0; BUFFER],
+        quitting: false,
+        spec,
+        status,
+    });
+    if event_loop.status.restored {
+        log::warn!(
+            "took {} over from a process that was killed",
+            volume.display()
+        );
+        event_loop.relay.daemon_ended(now, &mut event_loop.ends);
+        let control = Control::find(&staging);
+        event_loop.lost = control.map(|control| LostRequests::new(control, now));
+    }
+    control::listen(volume, Arc::clone(&event_loop.shared))?;
+    keeper.ready()?;
+    mounted.stays();
+    Ok(Begun::Relay(event_loop))
+}
+
+/// A mount that is taken off again unless all that follows succeeds: nobody would serve it.
+struct Mounted<'a> {
+    staging: Option<&'a Path>,
+}
+
+impl Mounted<'_> {
+    fn stays(mut self) {
+        self.staging = None;
+    }
+}
+
+impl Drop for Mounted<'_> {
+    fn drop(&mut self) {
+        if let Some(staging) = self.staging
+            && let Err(e) = connection::unmount_all(staging)
+        {
+            log::warn!("{e:#}");
+        }
+    }
+}
+
+/// The tables of a process that was killed.
+fn restore(volume: &Path, settings: Settings) -> Result<Relay> {
+    let left = Left::read(volume)?;
+    Relay::restore(settings, &left.nodes, &left.in_flight)
+        .with_context(|| format!("restore the tables in {}", volume.display()))
+}
+
+/// How the daemon is run; makes the directories that it needs.
+fn spec(plan: &Plan, volume: &Path) -> Result<Spec> {
+    let make = |name: &str| {
+        let path = volume.join(name);
+        match DirBuilder::new().mode(0o700).create(&path) {
+            Err(e) if e.kind() != ErrorKind::AlreadyExists => {
+                Err(e).with_context(|| format!("make directory {}", path.display()))
+            }
+            _ => Ok(path),
+        }
+    };
+    let uid = plan.sandbox.uid;
+    let temporary = make(TEMPORARY)?;
+    std::os::unix::fs::lchown(&temporary, Some(uid), Some(uid))
+        .with_context(|| format!("change the owner of {}", temporary.display()))?;
+    let reachable = plan.sandbox.reachable.iter();
+    Ok(Spec {
+        program: plan.program.clone(),
+        arguments: plan.arguments.clone(),
+        mount_point: volume.join(STAGING),
+        uid,
+        root: make(SANDBOX)?,
+        temporary,
+        key_file: plan.sandbox.key_file.clone(),
+        reachable: reachable
+            .map(|(path, writable)| Reachable {
+                path: path.clone(),
+                writable: *writable,
+            })
+            .collect(),
+        live_files: make(LIVE)?,
+        mode: match plan.sandbox.on {
+            true => Mode::Full,
+            false => Mode::Off,
+        },
+        helper: "/proc/self/exe".into(),
+    })
+}
+
+/// Removes what this process has made, once the volume has ended.
+fn clean_up(volume: &Path, keeper: &Keeper, outcome: &Outcome) {
+    let warn = |result: Result<()>| {
+        if let Err(e) = result {
+            log::warn!("{e:#}");
+        }
+    };
+    // A keeper that has gone keeps nothing.
+    let _ = keeper.forget(FUSE);
+    if *outcome == Outcome::Aborted {
+        return;
+    }
+    warn(journal::remove(volume));
+    warn(root_only::remove(&volume.join(SOCKET)));
+    for name in [SANDBOX, TEMPORARY, LIVE] {
+        let path = volume.join(name);
+        match std::fs::remove_dir_all(&path) {
+            Err(e) if e.kind() != ErrorKind::NotFound => {
+                log::warn!("remove {}: {e}", path.display());
+            }
+            _ => {}
+        }
+    }
+}
