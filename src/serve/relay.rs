@@ -273,7 +273,8 @@ impl Relay {
         for node in self.nodes.iter().filter(|node| node.id != wire::ROOT) {
             each(&node.to_record());
         }
-        for (id, handle) in self.handles.iter() {
+        let open = self.handles.iter();
+        for (id, handle) in open.filter(|(_, handle)| handle.closing.is_none()) {
             each(&handle.to_record(id));
         }
     }

@@ -63,6 +63,11 @@ impl Relay {
             relay.nodes.pin(node);
             relay.handles.restore(id, handle);
         }
+        // What only a request that has ended now had kept.
+        let unheld = relay.nodes.iter().filter(|node| node.lookups == 0);
+        for id in unheld.map(|node| node.id).collect::<Vec<_>>() {
+            relay.nodes.settle(id, &mut relay.settled);
+        }
         relay.orphans = in_flight.to_vec();
         Ok(relay)
     }
@@ -169,11 +174,12 @@ impl Relay {
                 continue;
             };
             node.lost_writes = true;
-            if handle.failed {
+            if std::mem::replace(&mut handle.failed, true) {
                 continue;
             }
-            handle.failed = true;
-            link.record(&handle.to_record(id));
+            if handle.closing.is_none() {
+                link.record(&handle.to_record(id));
+            }
             if !std::mem::replace(&mut node.stale_pages, true) {
                 link.notify(wire::invalidate_inode(handle.node));
             }

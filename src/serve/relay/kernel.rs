@@ -133,17 +133,20 @@ impl Relay {
     /// does when all that it was asked on this handle has ended.
     fn close(&mut self, id: Option<u64>, body: &[u8], link: &mut dyn Link) -> Option<i32> {
         let id = id?;
-        match self.handles.get_mut(id) {
-            Some(handle) if handle.users == 0 && handle.daemon.is_some() => return None,
-            Some(handle) if handle.users > 0 => {
-                handle.closing = Some(Closing {
-                    flags: u32_at(body, 8),
-                    release_flags: u32_at(body, 12),
-                    lock_owner: u64_at(body, 16),
-                });
-            }
-            Some(_) => self.drop_handle(id, link),
-            None => {}
+        let Some(handle) = self.handles.get_mut(id) else {
+            return Some(0);
+        };
+        // Closed it is, whatever becomes of this request.
+        link.record(&Record::Closed { id });
+        handle.closing = Some(Closing {
+            flags: u32_at(body, 8),
+            release_flags: u32_at(body, 12),
+            lock_owner: u64_at(body, 16),
+        });
+        match (handle.users, handle.daemon) {
+            (0, Some(_)) => return None,
+            (0, None) => self.drop_handle(id, link),
+            _ => {}
         }
         Some(0)
     }

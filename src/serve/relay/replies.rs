@@ -214,7 +214,7 @@ impl Relay {
         });
         self.nodes.pin(node);
         let id = self.handles.add(handle);
-        if let Some(handle) = self.handles.get(id) {
+        if let Some(handle) = self.handles.get(id).filter(|_| !abandoned) {
             link.record(&handle.to_record(id));
         }
         set_u64(message, at, id);

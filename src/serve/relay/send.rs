@@ -351,7 +351,6 @@ impl Relay {
     /// Forgets a handle of which the daemon knows nothing any more.
     pub(super) fn drop_handle(&mut self, id: u64, link: &mut dyn Link) {
         if let Some(handle) = self.handles.remove(id) {
-            link.record(&Record::Closed { id });
             self.nodes.unpin(handle.node, &mut self.settled);
             self.record_gone(link);
         }
