@@ -5,7 +5,7 @@ CARGO_DENY = cargo-deny@0.20.2
 ACTIONLINT = github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 
 .PHONY: lint
-lint: format clippy documents documentation licences workflows ## Everything below, without a warning (Go)
+lint: format clippy imports documents documentation licences workflows ## Everything below, without a warning (Go)
 
 .PHONY: format clippy imports documents documentation
 format:

@@ -105,7 +105,7 @@ pub(crate) fn installed(settings: &Settings) -> Result<Installed> {
         && process::running(&settings.proc)?.is_empty()
     {
         let host = host(root)?;
-        let has_driver = |path: &Path| host.metadata(&path.join(crate::install::DIRECTORY)).is_ok();
+        let has_driver = |path: &Path| host.metadata(&path.join(crate::inspect::DIRECTORY)).is_ok();
         let known = WELL_KNOWN.iter().map(|(path, _)| PathBuf::from(path));
         return Ok(Installed {
             directories: known.filter(|path| has_driver(path)).collect(),

@@ -1,13 +1,19 @@
 //! What there is in the place of the driver, and whether it is as it must be.
 
 use crate::directory::{Directory, Kind, kind};
-use crate::install::{DIRECTORY, FILE, MODE};
 use anyhow::{Context as _, Result};
-use nix::sys::stat::{FileStat, fstat};
+use nix::sys::stat::{FileStat, Mode, fstat};
 use std::fmt;
 use std::fs::File;
 use std::io::{Read, Result as IoResult};
 use std::path::Path;
+
+/// The driver's directory in the plugin directory: vendor and driver, as kubelet takes them apart.
+pub(crate) const DIRECTORY: &str = "alicloud~oss";
+/// The driver in its directory.
+pub(crate) const FILE: &str = "oss";
+/// The mode of the driver and its directory: all may read and run it, root alone may change it.
+pub(crate) const MODE: Mode = Mode::from_bits_truncate(0o755);
 
 /// What there is in the place of the driver.
 #[derive(Debug, PartialEq, Eq)]

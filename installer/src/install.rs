@@ -5,23 +5,16 @@
 
 use crate::directory::{Directory, Kind};
 use crate::driver::{self, Init};
-use crate::inspect::{State, inspect, judge_directory};
+use crate::inspect::{DIRECTORY, FILE, MODE, State, inspect, judge_directory};
 use anyhow::{Context as _, Result, bail};
 use nix::fcntl::{Flock, FlockArg};
-use nix::sys::stat::Mode;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// The driver's directory in the plugin directory: vendor and driver, as kubelet takes them apart.
-pub(crate) const DIRECTORY: &str = "alicloud~oss";
-/// The driver in its directory.
-pub(crate) const FILE: &str = "oss";
 /// The names under which both are made.
 const NEW_DIRECTORY: &str = ".alicloud~oss";
 const NEW_FILE: &str = ".oss.new";
-/// The mode of the driver and its directory: all may read and run it, root alone may change it.
-pub(crate) const MODE: Mode = Mode::from_bits_truncate(0o755);
 
 /// Where the driver is or belongs.
 pub(crate) fn path(plugins: &Directory) -> PathBuf {

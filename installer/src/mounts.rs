@@ -89,7 +89,7 @@ fn parse_line(line: &str) -> Option<Volume> {
     let mut parts = point.rsplit('/');
     let name = parts.next()?.to_owned();
     let is_ours =
-        parts.next() == Some(crate::install::DIRECTORY) && parts.next() == Some("volumes");
+        parts.next() == Some(crate::inspect::DIRECTORY) && parts.next() == Some("volumes");
     let pod_uid = parts.next()?.to_owned();
     (is_ours && parts.next() == Some("pods")).then_some(Volume { pod_uid, name })
 }

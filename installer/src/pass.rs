@@ -4,7 +4,7 @@ use crate::args::Settings;
 use crate::directory::Directory;
 use crate::find::{self, Found};
 use crate::finding::{Finding, Severity};
-use crate::inspect::{State, inspect};
+use crate::inspect::{self, State, inspect};
 use crate::install;
 use crate::watch::Watch;
 use crate::{checks, driver, heal, ready};
@@ -115,7 +115,7 @@ fn in_directory(
         .host
         .locate(&found.path)
         .with_context(|| format!("look at {}", found.path.display()))?;
-    let driver_directory = place.join(install::DIRECTORY);
+    let driver_directory = place.join(inspect::DIRECTORY);
     if let Some(watch) = watch {
         // The directories above too: any of them may be renamed, and made anew.
         for directory in [place.parent(), Some(&place), Some(&driver_directory)] {
@@ -180,8 +180,8 @@ fn in_directory(
                 "installed {} (before: {was}; plugin directory: {})",
                 found
                     .path
-                    .join(install::DIRECTORY)
-                    .join(install::FILE)
+                    .join(inspect::DIRECTORY)
+                    .join(inspect::FILE)
                     .display(),
                 found.how
             );
