@@ -1,7 +1,8 @@
 //! The process of a volume alone, without a call of kubelet's: `oss serve` with s3fs as its daemon.
 
+use alicloud_oss::config::LogLevel;
 use alicloud_oss::serve::client;
-use alicloud_oss::serve::plan::Plan;
+use alicloud_oss::serve::plan::{LogPlan, Plan};
 use alicloud_oss::serve::protocol::{State, Status};
 use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{Signal, kill};
@@ -57,6 +58,10 @@ impl Volume {
         let mut plan = Plan::new(program, arguments.into(), "s3fs".to_owned());
         plan.sandbox.uid = UID;
         plan.sandbox.key_file = Some(passwd);
+        plan.log = Some(LogPlan {
+            file: sandbox.log_file(),
+            level: LogLevel::Info,
+        });
         change(&mut plan);
         let plan = plan.render().expect("render the plan");
         std::fs::write(directory.join("serve.json"), plan).expect("write the plan");

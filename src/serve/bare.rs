@@ -1,7 +1,7 @@
 //! A volume without a relay: the daemon has the FUSE descriptor itself, and this process only starts
 //! it and waits. The end of the daemon is the end of the mount.
 
-use crate::sandbox::Spec;
+use crate::sandbox::{LiveFiles, Spec};
 use crate::serve::connection;
 use crate::serve::daemon::{self, Daemon};
 use crate::serve::event_loop::Outcome;
@@ -24,6 +24,7 @@ pub(crate) struct Bare {
     pub(crate) staging: PathBuf,
     pub(crate) shared: Arc<Shared>,
     pub(crate) signals: Signals,
+    pub(crate) live_files: LiveFiles,
     pub(crate) status: Status,
 }
 
@@ -112,6 +113,7 @@ impl Bare {
         let mut fds = [
             PollFd::from_borrowed_fd(signals, PollFlags::IN),
             PollFd::from_borrowed_fd(self.shared.loop_event(), PollFlags::IN),
+            PollFd::from_borrowed_fd(self.live_files.fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(daemon.map_or(signals, Daemon::ended), PollFlags::IN),
             PollFd::from_borrowed_fd(
                 daemon.and_then(Daemon::output).unwrap_or(signals),
@@ -128,6 +130,7 @@ impl Bare {
     /// Does what clients and signals ask for. True if the daemon is to be ended at once: it was asked
     /// to end, and asked again.
     fn attend(&mut self) -> bool {
+        self.live_files.refresh();
         let wishes = self.shared.take_wishes();
         let asked = self.signals.came() || wishes.quit;
         let again = asked && self.status.state == State::Ending;

@@ -24,6 +24,7 @@ const OUTPUT_READS: usize = 16;
 /// A running daemon, or one whose end has not been dealt with.
 pub(crate) struct Daemon {
     process: Sandboxed,
+    pid: u32,
     /// Our end of the message socket; None where the daemon has the FUSE descriptor itself.
     socket: Option<OwnedFd>,
     /// Its end. While this is open, answers that a dead daemon had sent can be read: without it the
@@ -82,6 +83,7 @@ impl Daemon {
         let process = sandbox::spawn(spec, fuse, theirs)?;
         let (socket, kept) = sockets.unzip();
         Ok(Self {
+            pid: process.daemon_pid().unwrap_or(process.pid()),
             process,
             socket,
             _theirs: kept,
@@ -96,7 +98,7 @@ impl Daemon {
 
     /// The process to name to people.
     pub(crate) fn pid(&self) -> u32 {
-        self.process.daemon_pid().unwrap_or(self.process.pid())
+        self.pid
     }
 
     pub(crate) fn process(&self) -> &Sandboxed {

@@ -1,7 +1,7 @@
 //! The event loop of a volume's process: one thread that waits for the kernel, the daemon, clients
 //! and signals, has the relay decide, and replaces a daemon that has ended.
 
-use crate::sandbox::Spec;
+use crate::sandbox::{LiveFiles, Spec};
 use crate::serve::connection::{self, Read};
 use crate::serve::control::timespec;
 use crate::serve::daemon::{self, Daemon, Received};
@@ -31,6 +31,7 @@ pub(crate) struct EventLoop {
     pub(crate) ends: Ends,
     pub(crate) shared: Arc<Shared>,
     pub(crate) signals: Signals,
+    pub(crate) live_files: LiveFiles,
     pub(crate) starts: Starts,
     /// When the next daemon is to be started, while there is none.
     pub(crate) next_start: Option<Instant>,
@@ -58,6 +59,7 @@ struct Ready {
     ended: bool,
     wishes: bool,
     signals: bool,
+    live_files: bool,
 }
 
 impl EventLoop {
@@ -89,6 +91,9 @@ impl EventLoop {
         }
         if ready.wishes {
             self.grant();
+        }
+        if ready.live_files {
+            self.live_files.refresh();
         }
         if ready.output
             && let Some(daemon) = &mut self.ends.daemon
@@ -143,6 +148,7 @@ impl EventLoop {
             PollFd::from_borrowed_fd(ended, with_daemon),
             PollFd::from_borrowed_fd(self.shared.loop_event(), PollFlags::IN),
             PollFd::from_borrowed_fd(signals, PollFlags::IN),
+            PollFd::from_borrowed_fd(self.live_files.fd(), PollFlags::IN),
         ];
         let left = self
             .next_moment()
@@ -162,6 +168,7 @@ impl EventLoop {
             ended: here && is(3, any),
             wishes: is(4, any),
             signals: is(5, any),
+            live_files: is(6, any),
         })
     }
 

@@ -3,9 +3,12 @@
 
 use crate::serve::descriptors::{self, send};
 use anyhow::{Context as _, Result};
+use nix::sys::prctl;
+use nix::sys::signal::Signal;
 use nix::sys::socket::{
     AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, sendmsg, socket,
 };
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::SendFlags;
 use std::ffi::OsStr;
 use std::io::IoSlice;
@@ -38,11 +41,13 @@ impl Keeper {
         address.map_or(Self::Nobody, Self::Systemd)
     }
 
-    /// The parent at the other end of stdin, and what it has kept.
+    /// The parent at the other end of stdin, and what it has kept. This process ends with it from here
+    /// on: whoever ends the parent wants the volume ended.
     ///
     /// # Errors
     /// stdin is no such socket.
     pub(crate) fn parent() -> Result<(Self, Vec<(String, OwnedFd)>)> {
+        prctl::set_pdeathsig(Signal::SIGKILL).context("have this process end with its parent")?;
         let socket = std::io::stdin()
             .as_fd()
             .try_clone_to_owned()
@@ -51,7 +56,9 @@ impl Keeper {
         while let Some((text, fd)) = descriptors::receive(socket.as_fd())? {
             match fd {
                 Some(fd) => kept.push((text, fd)),
-                None if text == END => return Ok((Self::Parent(socket), kept)),
+                None if text == END && is_connected(&socket) => {
+                    return Ok((Self::Parent(socket), kept));
+                }
                 None => {}
             }
         }
@@ -118,6 +125,12 @@ impl Keeper {
         .context("notify systemd")?;
         Ok(())
     }
+}
+
+/// Whether there is still somebody at the other end.
+fn is_connected(socket: &OwnedFd) -> bool {
+    let mut fds = [PollFd::new(socket, PollFlags::empty())];
+    poll(&mut fds, Some(&Timespec::default())).is_ok() && fds[0].revents().is_empty()
 }
 
 /// The address in `$NOTIFY_SOCKET`: a path, or a name in the abstract namespace after `@`.

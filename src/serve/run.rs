@@ -1,7 +1,7 @@
 //! From `oss serve`'s arguments to a volume that is served: descriptors, plan, connection, tables.
 
 use crate::logging;
-use crate::sandbox::{Mode, Reachable, Spec};
+use crate::sandbox::{LiveFiles, Mode, Reachable, Spec};
 use crate::serve::bare::Bare;
 use crate::serve::connection::{self, Control};
 use crate::serve::ends::Ends;
@@ -136,6 +136,7 @@ fn begin(volume: &Path, keeper: &Keeper, fuse: Option<OwnedFd>, signals: Signals
     let plan = Plan::read(volume)?;
     let staging = volume.join(STAGING);
     let spec = spec(&plan, volume)?;
+    let live_files = LiveFiles::new(&spec.live_files)?;
     let settings = || Settings {
         // What the daemon owns looks like root's, as without a sandbox.
         own_uid: (plan.sandbox.uid != 0).then_some(plan.sandbox.uid),
@@ -159,6 +160,7 @@ fn begin(volume: &Path, keeper: &Keeper, fuse: Option<OwnedFd>, signals: Signals
             staging,
             shared,
             signals,
+            live_files,
             status,
         });
         return Ok(Begun::Bare(bare, fuse));
@@ -198,6 +200,7 @@ fn begin(volume: &Path, keeper: &Keeper, fuse: Option<OwnedFd>, signals: Signals
         relay,
         shared: Arc::new(Shared::new(status.clone())?),
         signals,
+        live_files,
         starts: Starts::default(),
         next_start: Some(now),
         lost: None,
@@ -279,7 +282,7 @@ fn spec(plan: &Plan, volume: &Path) -> Result<Spec> {
                 writable: *writable,
             })
             .collect(),
-        live_files: make(LIVE)?,
+        live_files: volume.join(LIVE),
         mode: match plan.sandbox.on {
             true => Mode::Full,
             false => Mode::Off,
