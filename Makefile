@@ -25,6 +25,9 @@ TEST_PACKAGES = $(PACKAGES) busybox-static debootstrap golang-github-containers-
 # Tests that need root are marked as ignored; in CI nothing may be left out.
 IGNORED = $(if $(or $(CI),$(shell [ "$$(id -u)" = 0 ] && [ -c /dev/fuse ] && echo yes)),--include-ignored)
 
+# The ossfs that the tests mount with, instead of s3fs in its place. Nothing installs it.
+override export OSSFS := $(abspath $(OSSFS))
+
 .PHONY: build
 build: ## Release binaries at dist/: static files for any node
 	# One by one: together, each would get the features that the other asks of a crate.
@@ -33,7 +36,7 @@ build: ## Release binaries at dist/: static files for any node
 	install -D $(RELEASE)/oss $(RELEASE)/oss-installer --target-directory dist
 
 .PHONY: test
-test: test-packages build ## All tests, real mounts included (root and /dev/fuse; else those are ignored)
+test: test-packages build ## All tests, mounts by s3fs or OSSFS=/path/to/ossfs included (root, /dev/fuse; else those are ignored)
 	cargo test --locked --workspace --exclude alicloud-oss-flexvolume --no-fail-fast -- $(IGNORED)
 	@if command -v go >/dev/null; then $(MAKE) conformance KUBERNETES=newest; \
 	else echo "skipped: kubelet's own code as the caller: Go is needed"; [ "$$CI" != true ]; fi
@@ -43,7 +46,7 @@ test-unprivileged: ## The tests that need neither root nor /dev/fuse
 	cargo test --locked --workspace --no-fail-fast
 
 .PHONY: demo
-demo: packages build ## The driver called as kubelet calls it, on a store on loopback or a real bucket
+demo: packages build ## The driver called as kubelet calls it, on a store on loopback or a real bucket (OSSFS=)
 	cargo build --locked --package store --bin s3-store
 	tests/demo.sh dist/oss target/debug/s3-store
 

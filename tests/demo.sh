@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Shows the driver called as kubelet calls it: init, mount, write, read back, look in the store,
 # unmount. Without more it uses s3fs and a store on loopback; with BUCKET, URL, AK_ID and AK_SECRET
-# set, ossfs and that bucket.
+# set, ossfs and that bucket. OSSFS names another program than ossfs or s3fs in PATH: an ossfs.
 #
 # usage: demo.sh DRIVER S3_STORE   (root; run by `make demo`)
 set -euo pipefail
@@ -38,10 +38,11 @@ ossfs=ossfs
 more=
 if [ -n "${BUCKET:-}" ]; then
   : "${URL:?}" "${AK_ID:?}" "${AK_SECRET:?}"
-  say "Using the bucket $BUCKET at $URL, and ossfs."
+  say "Using the bucket $BUCKET at $URL, and ${OSSFS:-ossfs}."
+  ossfs=${OSSFS:-ossfs}
 else
-  say "Starting an S3 store on loopback, and using s3fs in the place of ossfs."
-  BUCKET=docker AK_ID=demo AK_SECRET=demo-secret ossfs=s3fs
+  say "Starting a store on loopback, and using ${OSSFS:-s3fs in the place of ossfs}."
+  BUCKET=docker AK_ID=demo AK_SECRET=demo-secret ossfs=${OSSFS:-s3fs}
   more=" -o use_path_request_style"
   mkfifo "$work/url"
   "$store" --bucket "$BUCKET" --key "$AK_ID:$AK_SECRET" --log >"$work/url" 2>"$work/store.log" &

@@ -6,11 +6,8 @@ use nix::mount::{MsFlags, mount};
 use serde_json::{Value, json};
 use std::fs;
 use std::time::{Duration, Instant};
-use support::{
-    Fault, Sandbox, Settings,
-    store::{refusing_server, silent_server},
-    with_sandbox, with_settings,
-};
+use support::store::{PATH_STYLE, refusing_server, silent_server};
+use support::{Fault, Sandbox, Settings, mounter, with_sandbox, with_settings};
 
 const DRIVER: &str = env!("CARGO_BIN_EXE_oss");
 
@@ -40,27 +37,24 @@ fn impatient() -> Settings {
 #[ignore = "needs root, /dev/fuse and s3fs"]
 fn what_the_store_refuses_is_named_with_a_hint() {
     with_sandbox(DRIVER, |node| {
+        let said = mounter();
         node.store.create_bucket("private");
         node.store.restrict("private", &[]);
         fails(
             node,
             json!({"akId": "unknown"}),
-            &[
-                "ossfs ended",
-                "invalid credentials",
-                "check akId and akSecret",
-            ],
+            &[said.ended, said.refused, "check akId and akSecret"],
         );
         fails(
             node,
             json!({"akSecret": "wrong"}),
-            &["invalid credentials", "check akId and akSecret"],
+            &[said.refused, "check akId and akSecret"],
         );
-        fails(node, json!({"bucket": "private"}), &["invalid credentials"]);
+        fails(node, json!({"bucket": "private"}), &[said.refused]);
         fails(
             node,
             json!({"bucket": "missing"}),
-            &["bucket or key not found", "check bucket and url"],
+            &[said.no_bucket, "check bucket and url"],
         );
     });
 }
@@ -75,17 +69,17 @@ fn an_endpoint_that_does_not_answer_fails_at_the_deadline() {
         fails(
             node,
             json!({"url": refusing.url()}),
-            &["has not answered", hint],
+            &[mounter().silent, hint],
         );
         fails(
             node,
             json!({"url": silent.url()}),
-            &["has not answered", hint],
+            &[mounter().silent, hint],
         );
         fails(
             node,
             json!({"url": "http://no-such-host.invalid"}),
-            &["has not answered", hint],
+            &[mounter().silent, hint],
         );
     });
 }
@@ -94,16 +88,14 @@ fn an_endpoint_that_does_not_answer_fails_at_the_deadline() {
 #[ignore = "needs root, /dev/fuse and s3fs"]
 fn a_store_that_answers_nonsense_is_not_mounted() {
     with_settings(DRIVER, &impatient(), |node| {
+        let silent = mounter().silent;
         for (fault, part) in [
-            (
-                Fault::Redirect("http://127.0.0.1:1/".to_owned()),
-                "has not answered",
-            ),
+            (Fault::Redirect("http://127.0.0.1:1/".to_owned()), silent),
             (Fault::Garbage, "not an object store"),
-            (Fault::Status(500), "has not answered"),
+            (Fault::Status(500), silent),
             (Fault::Status(400), "Bad Request"),
-            (Fault::Hang, "has not answered"),
-            (Fault::Close, "has not answered"),
+            (Fault::Hang, silent),
+            (Fault::Close, silent),
         ] {
             let fault = node.store.inject("docker", fault);
             fails(node, json!({}), &[part]);
@@ -127,7 +119,7 @@ fn a_store_that_works_again_is_mounted_again() {
     with_settings(DRIVER, &impatient(), |node| {
         let target = node.target("u1", "oss1");
         let fault = node.store.inject("docker", Fault::Hang);
-        fails(node, json!({}), &["has not answered"]);
+        fails(node, json!({}), &[mounter().silent]);
         node.store.remove_fault(fault);
         node.mount(&target, &node.options(json!({}))).success();
         node.unmount(&target).success();
@@ -138,6 +130,13 @@ fn a_store_that_works_again_is_mounted_again() {
 #[ignore = "needs root, /dev/fuse and s3fs"]
 fn a_daemon_that_does_not_serve_is_found_out() {
     with_settings(DRIVER, &impatient(), |node| {
+        // Mounts, and is gone as soon as somebody has seen it.
+        let dies = format!(
+            "\"{}\" \"$@\" -o {PATH_STYLE} & pid=$!\n\
+             until grep -q \"$2\" /proc/self/mountinfo; do kill -0 $pid || exit 1; done\n\
+             kill -9 $pid; wait $pid; exit 9",
+            mounter().program.display()
+        );
         for (name, body, parts) in [
             (
                 "exits-0",
@@ -155,14 +154,7 @@ fn a_daemon_that_does_not_serve_is_found_out() {
                 "exec sleep 1000",
                 vec!["has not mounted the bucket within"],
             ),
-            (
-                // Mounts, and is gone as soon as somebody has seen it.
-                "dies",
-                "s3fs \"$@\" -o use_path_request_style & pid=$!\n\
-                 until grep -q \"$2\" /proc/self/mountinfo; do kill -0 $pid || exit 1; done\n\
-                 kill -9 $pid; wait $pid; exit 9",
-                vec!["ossfs exited with status 9"],
-            ),
+            ("dies", dies.as_str(), vec!["ossfs exited with status 9"]),
         ] {
             let script = node.write_script(name, body);
             node.configure(

@@ -11,7 +11,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
-use support::{Fault, Sandbox, Settings, with_sandbox, with_settings};
+use support::{Fault, Sandbox, Settings, mounter, with_sandbox, with_settings};
 
 const DRIVER: &str = env!("CARGO_BIN_EXE_oss");
 
@@ -104,7 +104,7 @@ fn a_store_that_falls_silent_for_longer_than_all_deadlines_and_comes_back() {
         // The daemon itself is aborted, for it does not answer; what waits for it ends.
         while node
             .heal()
-            .is_err_and(|said| !said.contains("has not answered ossfs"))
+            .is_err_and(|said| !said.contains(mounter().silent))
         {}
         assert!(fs::metadata(one.join("before")).is_err());
         node.unmount(&one).success();

@@ -1,5 +1,6 @@
 // Package kubelet drives kubelet's own FlexVolume code (k8s.io/kubernetes, pkg/volume/flexvolume)
-// against the driver's release binary, with buckets that s3fs really mounts.
+// against the driver's release binary, with buckets that s3fs, or the ossfs that OSSFS names, really
+// mounts.
 //
 // OSS_DRIVER names that binary, OSS_INSTALLER the installer's, OSS_S3_STORE the object store's; all
 // are built by the workspace above this directory.
@@ -48,8 +49,8 @@ func missing() error {
 		return fmt.Errorf("/dev/fuse is needed: %w", err)
 	}
 	fuse.Close()
-	if _, err := exec.LookPath("s3fs"); err != nil {
-		return fmt.Errorf("s3fs is needed: %w", err)
+	if _, err := exec.LookPath(mounter()); err != nil {
+		return fmt.Errorf("%s is needed: %w", mounter(), err)
 	}
 	return nil
 }

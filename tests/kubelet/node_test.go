@@ -22,9 +22,21 @@ import (
 	"k8s.io/kubernetes/pkg/volume"
 )
 
-// daemon stands for ossfs: s3fs wants a scheme in the url and the path style for a host without a
-// name for each bucket.
-const daemon = `#!/bin/sh
+// mounter is the program that mounts: s3fs in the place of ossfs, or the ossfs that OSSFS names.
+func mounter() string {
+	if ossfs := os.Getenv("OSSFS"); ossfs != "" {
+		return ossfs
+	}
+	return "s3fs"
+}
+
+// daemon stands for ossfs: s3fs wants a scheme in the url, and both want the path style for a host
+// without a name for each bucket.
+func daemon() string {
+	return strings.ReplaceAll(daemonScript, "MOUNTER", mounter())
+}
+
+const daemonScript = `#!/bin/sh
 n=$#
 while [ $n -gt 0 ]; do
   a=$1; shift; n=$((n - 1))
@@ -34,7 +46,7 @@ while [ $n -gt 0 ]; do
   esac
   set -- "$@" "$a"
 done
-exec s3fs "$@" -o use_path_request_style
+exec "MOUNTER" "$@" -o use_path_request_style
 `
 
 // node is a node for one test: a store, the driver's configuration and state, a plugin directory
@@ -74,7 +86,7 @@ func newEmptyNode(t *testing.T) *node {
 	n.must(syscall.Mount("", n.path("kubelet"), "", syscall.MS_SHARED, ""))
 	t.Cleanup(n.cleanUp)
 
-	n.must(os.WriteFile(n.path("ossfs"), []byte(daemon), 0o755))
+	n.must(os.WriteFile(n.path("ossfs"), []byte(daemon()), 0o755))
 	config, err := json.Marshal(map[string]any{
 		"ossfs":                 n.path("ossfs"),
 		"stateDir":              n.path("state"),
@@ -216,7 +228,7 @@ func (n *node) setUp(pod *v1.Pod, spec *volume.Spec) string {
 		n.t.Fatalf("%v\nevents: %q", result.err, result.events)
 	}
 	target := n.target(pod.UID, spec.Name())
-	if kind := n.mountedAt(target); kind != "fuse.s3fs" {
+	if kind := n.mountedAt(target); kind != "fuse."+filepath.Base(mounter()) {
 		n.t.Fatalf("SetUp succeeded, but %s carries %q", target, kind)
 	}
 	return target

@@ -21,6 +21,7 @@ mod faults;
 mod list;
 mod listing;
 mod lookup;
+mod mounter;
 mod objects;
 mod oss;
 mod record;
@@ -31,5 +32,6 @@ mod uploads;
 
 pub use dead::{DeadEnd, refusing_server, silent_server};
 pub use faults::{Fault, FaultId, GARBAGE, Rule};
+pub use mounter::{Mounter, PATH_STYLE, mounter};
 pub use record::{RECORDED, Request};
 pub use store::{Info, Store};

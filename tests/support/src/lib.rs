@@ -1,8 +1,8 @@
 //! Support for tests. Three kinds of node, from the least to the most real:
 //!
 //! - [`TestHost`]: a host in a temporary directory, for the installer; nothing is mounted.
-//! - [`Sandbox`]: a mount namespace of its own, an object store that speaks S3 on loopback, s3fs in
-//!   the place of ossfs, and a caller of the driver that does as kubelet does.
+//! - [`Sandbox`]: a mount namespace of its own, an object store on loopback, ossfs or s3fs
+//!   in its place, and a caller of the driver that does as kubelet does.
 //! - [`node::Node`]: a container with its own systemd.
 
 mod container;
@@ -26,5 +26,5 @@ pub use process::{PATIENCE, Pidfd, Process, Stream};
 pub use programs::{beside, copy_program, example, finish, installer};
 pub use ptrace::kill_after;
 pub use sandbox::{Sandbox, Settings, with_sandbox, with_settings};
-pub use store::{self, Fault, Store};
+pub use store::{self, Fault, Store, mounter};
 pub use test_host::{DRIVER, TestHost};

@@ -14,7 +14,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use store::Store;
+use store::{PATH_STYLE, Store, mounter};
 use tempfile::TempDir;
 
 /// How long a process that is on its way out may take.
@@ -134,24 +134,9 @@ impl Sandbox {
         file
     }
 
-    /// s3fs in the place of ossfs: it wants a scheme in the url, the path style for a host without
-    /// a name for each bucket, and has other words for the signature.
+    /// ossfs, or s3fs in its place.
     fn write_daemon(&self) {
-        self.write_script(
-            "ossfs",
-            "n=$#\n\
-             while [ $n -gt 0 ]; do\n\
-               a=$1; shift; n=$((n - 1))\n\
-               case $a in\n\
-                 url=http*) ;;\n\
-                 url=*) a=url=http://${a#url=} ;;\n\
-                 region=*) a=endpoint=${a#region=} ;;\n\
-                 sigv1) a=sigv2 ;;\n\
-               esac\n\
-               set -- \"$@\" \"$a\"\n\
-             done\n\
-             exec s3fs \"$@\" -o use_path_request_style\n",
-        );
+        self.write_script("ossfs", &mounter().script());
     }
 
     /// Writes an executable shell script into the sandbox and returns its path.
@@ -323,7 +308,7 @@ impl Sandbox {
     /// Mounts the bucket `docker` directly at `target`, as the old Go driver did.
     ///
     /// # Panics
-    /// When s3fs does not.
+    /// When the program does not.
     #[track_caller]
     pub fn mount_as_the_old_driver(&self, target: &Path) {
         use std::os::unix::fs::PermissionsExt as _;
@@ -333,14 +318,14 @@ impl Sandbox {
             .expect("write the key");
         std::fs::set_permissions(&passwd, std::fs::Permissions::from_mode(0o600))
             .expect("close the key");
-        let status = std::process::Command::new("s3fs")
+        let status = std::process::Command::new(&mounter().program)
             .arg("docker")
             .arg(target)
             .arg(format!("-ourl={}", self.store.url()))
             .arg(format!("-opasswd_file={}", passwd.display()))
-            .args(["-ouse_path_request_style", "-oallow_other"])
+            .arg(format!("-o{PATH_STYLE},allow_other"))
             .status()
-            .expect("start s3fs");
+            .expect("start the program");
         assert!(status.success());
         // Answered once the daemon's start is over.
         nix::sys::statvfs::statvfs(target).expect("the mount answers");

@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use nix::mount::{MntFlags, umount2};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use store::mounter;
 use tempfile::TempDir;
 
 use crate::client::LONG;
@@ -34,7 +35,8 @@ fn possible() -> Result<(), &'static str> {
         return Err("no /dev/fuse");
     }
     let paths = std::env::var_os("PATH").unwrap_or_default();
-    if !std::env::split_paths(&paths).any(|path| path.join("s3fs").is_file()) {
+    let program = &mounter().program;
+    if !std::env::split_paths(&paths).any(|path| path.join(program).is_file()) {
         return Err("no s3fs");
     }
     Ok(())
@@ -68,7 +70,7 @@ impl S3fs {
             .and_then(|mut file| writeln!(file, "{key}"))
             .expect("a password file");
         let output = File::create(path("output")).expect("a file for the output");
-        let child = Command::new("s3fs")
+        let child = Command::new(&mounter().program)
             .arg(bucket)
             .arg(path("mount"))
             .arg("-f")
@@ -79,7 +81,7 @@ impl S3fs {
             .stdout(output.try_clone().expect("the file for the output"))
             .stderr(output)
             .spawn()
-            .expect("s3fs started");
+            .expect("the program started");
         Self { child, directory }
     }
 
