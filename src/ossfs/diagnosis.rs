@@ -110,10 +110,13 @@ pub(crate) fn explain(output: &str) -> Option<String> {
             .find(|(part, _)| line.contains(part))
             .map(|(_, hint)| *hint)
     };
-    // The first line with a known reason: what follows it are consequences.
+    // The first line with a known reason: what follows it are consequences. Next, what ossfs itself
+    // gives as the reason; its log has the store's answer, a document of several lines, too.
     let telling = lines
         .iter()
         .find(|line| hint(line).is_some())
+        .or_else(|| lines.iter().find(|line| line.starts_with("ossfs: ")))
+        .or_else(|| lines.iter().rfind(|line| !line.starts_with('<')))
         .or(lines.last())?;
     let shown: String = telling.chars().take(MAX_WORDS).collect();
     Some(match hint(telling) {
@@ -157,6 +160,15 @@ mod tests {
                     "bucket not found - result of checking service. (check bucket and url: a bucket lives at one endpoint)",
                 ),
             ),
+            (
+                "ossfs: Failed to check bucket and directory for mount point : Bad Request(host=a, message=b)\n\
+                 2026-01-01T00:00:00.000Z [ERR] curl.cpp:CheckBucket(3495): Check bucket failed, OSS response: <?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
+                 <Error>\n  <Code>InvalidArgument</Code>\n</Error>\n",
+                Some(
+                    "ossfs: Failed to check bucket and directory for mount point : Bad Request(host=a, message=b)",
+                ),
+            ),
+            ("the log\n<Error>\n</Error>\n", Some("the log")),
             (
                 "one\nsomething else\n[INF] curl.cpp:Init(1): loaded\n",
                 Some("something else"),
