@@ -125,7 +125,7 @@ pub struct Node {
 }
 
 impl Node {
-    /// Boots a node, making the image first if needed ([`image`]), and returns when systemd has started all of it.
+    /// Boots a node, making the image first if needed (`image.rs`), and returns when systemd has started all of it.
     ///
     /// # Errors
     ///
