@@ -8,6 +8,7 @@
 //! reported; the rest holds.
 
 mod builder;
+mod cgroup;
 mod channel;
 mod filter;
 mod fusermount;
@@ -22,6 +23,7 @@ mod tree;
 mod unconfined;
 mod watch;
 
+pub use cgroup::Group;
 pub use live_files::LiveFiles;
 pub use spawn::{Sandboxed, spawn};
 pub use spec::{End, Mode, Reachable, Spec};

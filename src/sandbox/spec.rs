@@ -30,6 +30,9 @@ pub struct Spec {
     pub reachable: Vec<Reachable>,
     /// The directory of `LiveFiles`.
     pub live_files: PathBuf,
+    /// The control groups that it is to be in, by their files `cgroup.procs`; a service manager's own
+    /// need not be named.
+    pub groups: Vec<PathBuf>,
     /// Whether ossfs is confined.
     pub mode: Mode,
     /// The program to run as `oss-sandbox`: `/proc/self/exe` where this program serves a volume.

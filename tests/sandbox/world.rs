@@ -17,6 +17,11 @@ use tempfile::TempDir;
 /// The uid of the daemons here; no other test's.
 pub(crate) const UID: u32 = 1_879_000_001;
 
+/// s3fs, or what the environment variable `OSSFS` names: the real ossfs takes the same options.
+fn daemon() -> PathBuf {
+    std::env::var_os("OSSFS").map_or_else(|| "/usr/bin/s3fs".into(), PathBuf::from)
+}
+
 pub(crate) struct World {
     pub(crate) directory: TempDir,
     pub(crate) store: Store,
@@ -109,7 +114,7 @@ impl World {
             arguments.extend(["-o".to_owned(), option]);
         }
         Spec {
-            program: "/usr/bin/s3fs".into(),
+            program: daemon(),
             arguments,
             mount_point: self.staging(),
             uid: UID,
@@ -118,6 +123,7 @@ impl World {
             key_file: Some(self.path("key")),
             reachable: Vec::new(),
             live_files: self.path("live"),
+            groups: Vec::new(),
             mode,
             helper: env!("CARGO_BIN_EXE_oss").into(),
         }
