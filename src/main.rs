@@ -7,7 +7,7 @@
 use alicloud_oss::kubelet::call::Call;
 use alicloud_oss::kubelet::response::Response;
 use alicloud_oss::sys::process;
-use alicloud_oss::{calls, cli, helpers, logging, serve};
+use alicloud_oss::{calls, cli, helpers, logging, sandbox, serve};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::stat::{Mode, umask};
@@ -21,14 +21,11 @@ fn main() -> ExitCode {
     let mut args = args_os();
     let name = args.next().unwrap_or_default();
     let name = Path::new(&name).file_name().unwrap_or(OsStr::new(""));
-    if let Some(status) = alicloud_oss::sandbox::run_as(name, args) {
+    if let Some(status) = sandbox::run_as(name, &mut args) {
         return status;
     }
     logging::catch_panics();
     set_up();
-    let mut args = args_os();
-    let name = args.next().unwrap_or_default();
-    let name = Path::new(&name).file_name().unwrap_or(OsStr::new(""));
     if let Some(status) = helpers::run(name, &mut args) {
         return status;
     }

@@ -1,13 +1,29 @@
 //! ossfs in its sandbox: that a daemon serves its mount from there, and what one that has been taken
 //! over can do.
 
+#![allow(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "some of these are run as programs by others; all belong to tests"
+)]
+
+#[path = "sandbox/confined.rs"]
+mod confined;
+#[path = "sandbox/evil.rs"]
+mod evil;
+#[path = "sandbox/old_node.rs"]
+mod old_node;
 #[path = "sandbox/world.rs"]
 mod world;
 
-use alicloud_oss::sandbox::{End, Mode};
+use alicloud_oss::sandbox::{End, Mode, spawn};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-use world::with_world;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use std::io::{BufRead as _, BufReader};
+use std::os::fd::AsFd as _;
+use std::process::{Command, Stdio};
+use world::{ended_by_itself, with_world};
 
 #[test]
 #[ignore = "needs root, /dev/fuse and s3fs"]
@@ -25,9 +41,10 @@ fn a_daemon_serves_its_mount() {
             let pid = daemon.daemon_pid().unwrap();
             let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
             if mode == Mode::Full {
+                let uid = world.uid;
                 for line in [
-                    "Uid:\t1879000001\t1879000001\t1879000001\t1879000001",
-                    "Gid:\t1879000001\t1879000001\t1879000001\t1879000001",
+                    &format!("Uid:\t{uid}\t{uid}\t{uid}\t{uid}"),
+                    &format!("Gid:\t{uid}\t{uid}\t{uid}\t{uid}"),
                     "Groups:\t ",
                     "CapInh:\t0000000000000000",
                     "CapPrm:\t0000000000000000",
@@ -43,9 +60,7 @@ fn a_daemon_serves_its_mount() {
             }
             world.unmount();
             let end = daemon.wait().unwrap();
-            // s3fs 1.90 now and then aborts while it takes itself down.
-            let by_itself = [End::Exited(0), End::Killed(Signal::SIGABRT as i32)];
-            assert!(by_itself.contains(&end), "{mode:?}: {end}");
+            assert!(ended_by_itself(end), "{mode:?}: {end}");
         });
     }
 }
@@ -59,11 +74,48 @@ fn how_a_daemon_ended_is_told_exactly() {
                 let mut daemon = world.start(&world.spec(mode)).unwrap();
                 let pid = daemon.daemon_pid().unwrap();
                 world.wait_until_served();
-                kill(Pid::from_raw(pid.cast_signed()), signal).unwrap();
+                kill(nix::unistd::Pid::from_raw(pid.cast_signed()), signal).unwrap();
                 let end = daemon.wait().unwrap();
                 assert_eq!(end, End::Killed(signal as i32), "{mode:?} {signal}");
                 assert_eq!(daemon.wait().unwrap(), end);
             });
         }
     }
+}
+
+#[test]
+#[ignore = "needs root and /dev/fuse"]
+fn all_ends_with_the_process_that_wanted_it() {
+    with_world(|world| {
+        let spec = serde_json::to_string(&world.evil("idle", &[])).unwrap();
+        let mut caller = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "a_caller", "--ignored", "--nocapture"])
+            .env("SPEC", spec)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let output = BufReader::new(caller.stdout.take().unwrap());
+        let pid = output
+            .lines()
+            .find_map(|line| line.unwrap().strip_prefix("daemon ")?.parse().ok())
+            .unwrap();
+        let daemon = pidfd_open(Pid::from_raw(pid).unwrap(), PidfdFlags::empty()).unwrap();
+        caller.kill().unwrap();
+        caller.wait().unwrap();
+        let mut fds = [PollFd::new(daemon.as_fd(), PollFlags::POLLIN)];
+        assert_eq!(poll(&mut fds, PollTimeout::from(10_000_u16)), Ok(1));
+    });
+}
+
+#[test]
+#[ignore = "is run by the test above"]
+fn a_caller() {
+    let Ok(spec) = std::env::var("SPEC") else {
+        return;
+    };
+    let null = || std::fs::File::open("/dev/null").unwrap().into();
+    let spec = serde_json::from_str(&spec).unwrap();
+    let mut daemon = spawn(&spec, null(), null()).unwrap();
+    println!("\ndaemon {}", daemon.daemon_pid().unwrap());
+    daemon.wait().unwrap();
 }

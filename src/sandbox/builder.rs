@@ -47,7 +47,9 @@ pub(super) fn run(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
         user_namespace: false,
     };
     let own = arguments.any(|argument| argument == OWN_PID_NAMESPACE);
-    let result = match own.then(|| unshare(CloneFlags::CLONE_NEWPID)) {
+    // CLONE_FS, which changes nothing here, tells this call from the one that the caller has tried.
+    let namespace = CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_FS;
+    let result = match own.then(|| unshare(namespace)) {
         Some(Ok(())) => stand_by(&builder.control),
         _ => builder.run(),
     };

@@ -109,9 +109,10 @@ impl Sandboxed {
         let watched = loop {
             match self.report()? {
                 Some(Report::MapIds) => {
-                    let result = descendant(self.child.id(), self.depth.saturating_sub(1))
-                        .context("find the process that builds the sandbox")
-                        .and_then(|pid| map_ids(pid, uid));
+                    // One that was to have a PID namespace, and could not, has no child.
+                    let own = self.child.id();
+                    let builder = descendant(own, self.depth.saturating_sub(1)).unwrap_or(own);
+                    let result = map_ids(builder, uid);
                     send(&self.control, &Mapped(result.is_ok()))?;
                     result?;
                 }

@@ -1,21 +1,24 @@
 //! A mount namespace with a FUSE mount in it that waits for its daemon, and a store.
 
-#![allow(clippy::unwrap_used, reason = "a test's own files")]
-
-use alicloud_oss::sandbox::{Mode, Sandboxed, Spec, spawn};
+use alicloud_oss::sandbox::{End, LiveFiles, Mode, Sandboxed, Spec, spawn};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::Signal;
 use std::cell::RefCell;
 use std::fs::{File, OpenOptions, Permissions};
 use std::io::Read as _;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use support::Store;
 use tempfile::TempDir;
 
-/// The uid of the daemons here; no other test's.
-pub(crate) const UID: u32 = 1_879_000_001;
+/// A uid for one daemon: limits are for all processes of a uid.
+fn uid() -> u32 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    1_879_000_000 + std::process::id() % 10_000 * 100 + NEXT.fetch_add(1, Ordering::Relaxed)
+}
 
 /// s3fs, or what the environment variable `OSSFS` names: the real ossfs takes the same options.
 fn daemon() -> PathBuf {
@@ -25,6 +28,7 @@ fn daemon() -> PathBuf {
 pub(crate) struct World {
     pub(crate) directory: TempDir,
     pub(crate) store: Store,
+    pub(crate) uid: u32,
     fuse: RefCell<Option<OwnedFd>>,
 }
 
@@ -60,14 +64,16 @@ impl World {
         let world = Self {
             directory,
             store,
+            uid: uid(),
             fuse: RefCell::default(),
         };
-        for name in ["staging", "root", "temporary", "live"] {
+        for name in ["staging", "root", "temporary"] {
             std::fs::create_dir(world.path(name)).unwrap();
         }
-        chown(world.path("temporary"), Some(UID), Some(UID)).unwrap();
+        chown(world.path("temporary"), Some(world.uid), Some(world.uid)).unwrap();
         std::fs::write(world.path("key"), "docker:LTAIsandbox:sEcrEt\n").unwrap();
         std::fs::set_permissions(world.path("key"), Permissions::from_mode(0o600)).unwrap();
+        LiveFiles::new(&world.path("live")).unwrap();
         world.mount();
         world
     }
@@ -117,7 +123,7 @@ impl World {
             program: daemon(),
             arguments,
             mount_point: self.staging(),
-            uid: UID,
+            uid: self.uid,
             root: self.path("root"),
             temporary: self.path("temporary"),
             key_file: Some(self.path("key")),
@@ -126,6 +132,20 @@ impl World {
             groups: Vec::new(),
             mode,
             helper: env!("CARGO_BIN_EXE_oss").into(),
+        }
+    }
+
+    /// The same with a daemon that has been taken over and is to do `deed`.
+    pub(crate) fn evil(&self, deed: &str, words: &[(&str, String)]) -> Spec {
+        let mut arguments: Vec<String> = ["--exact", crate::evil::NAME, "--ignored", "--nocapture"]
+            .map(str::to_owned)
+            .into();
+        arguments.push(format!("do={deed}"));
+        arguments.extend(words.iter().map(|(key, value)| format!("{key}={value}")));
+        Spec {
+            program: std::env::current_exe().unwrap(),
+            arguments,
+            ..self.spec(Mode::Full)
         }
     }
 
@@ -155,4 +175,9 @@ impl World {
         // Twice is once too many, and no harm.
         let _ = umount2(&self.staging(), MntFlags::MNT_DETACH);
     }
+}
+
+/// s3fs 1.90 now and then aborts while it takes itself down.
+pub(crate) fn ended_by_itself(end: End) -> bool {
+    [End::Exited(0), End::Killed(Signal::SIGABRT as i32)].contains(&end)
 }
