@@ -77,13 +77,16 @@ pub(super) fn enter(spec: &Spec, left_out: &mut Vec<String>) -> Result<Found> {
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     mount(UNUSED, Path::new("/"), UNUSED, private, UNUSED).context("make the mounts private")?;
     let tree = Tree::mount(&spec.root, SIZE)?;
-    add_system(&tree, &program)?;
+    add_system(&tree)?;
     add_stub(&tree, &own)?;
     add_settings(&tree, spec)?;
     add_devices(&tree)?;
     // What is reachable before what is the sandbox's own: that stays visible in it.
     tree.bind(&spec.temporary, Path::new(TEMPORARY), data())?;
     add_reachable(&tree, spec)?;
+    if !tree.place(&program).exists() {
+        tree.bind(&program, &program, read_only())?;
+    }
     add_key(&tree, spec)?;
     add_mount_point(&tree, spec)?;
     become_root(&tree)?;
@@ -93,7 +96,7 @@ pub(super) fn enter(spec: &Spec, left_out: &mut Vec<String>) -> Result<Found> {
     })
 }
 
-fn add_system(tree: &Tree, program: &Path) -> Result<()> {
+fn add_system(tree: &Tree) -> Result<()> {
     for path in SYSTEM.map(Path::new) {
         match std::fs::read_link(path) {
             // Relative: it is followed before this is the root directory, too.
@@ -101,9 +104,6 @@ fn add_system(tree: &Tree, program: &Path) -> Result<()> {
             Err(_) if path.is_dir() => tree.bind(path, path, read_only())?,
             Err(_) => {}
         }
-    }
-    if !tree.place(program).exists() {
-        tree.bind(program, program, read_only())?;
     }
     Ok(())
 }
@@ -172,11 +172,13 @@ fn add_reachable(tree: &Tree, spec: &Spec) -> Result<()> {
         if path == Path::new("/") {
             bail!("the root directory is not to be reachable");
         }
-        let write = match reachable.writable {
-            true => MsFlags::empty(),
-            false => MsFlags::MS_RDONLY,
+        // What can be written cannot be executed, and the other way round.
+        let flags = if reachable.writable {
+            data()
+        } else {
+            read_only()
         };
-        tree.bind(path, path, data() | write)?;
+        tree.bind(path, path, flags)?;
     }
     Ok(())
 }

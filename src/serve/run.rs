@@ -283,6 +283,7 @@ fn spec(plan: &Plan, volume: &Path) -> Result<Spec> {
             })
             .collect(),
         live_files: volume.join(LIVE),
+        groups: Vec::new(),
         mode: match plan.sandbox.on {
             true => Mode::Full,
             false => Mode::Off,

@@ -11,18 +11,13 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
-use support::Store;
+use support::{Store, mounter};
 use tempfile::TempDir;
 
 /// A uid for one daemon: limits are for all processes of a uid.
 fn uid() -> u32 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     1_879_000_000 + std::process::id() % 10_000 * 100 + NEXT.fetch_add(1, Ordering::Relaxed)
-}
-
-/// s3fs, or what the environment variable `OSSFS` names: the real ossfs takes the same options.
-fn daemon() -> PathBuf {
-    std::env::var_os("OSSFS").map_or_else(|| "/usr/bin/s3fs".into(), PathBuf::from)
 }
 
 pub(crate) struct World {
@@ -120,7 +115,7 @@ impl World {
             arguments.extend(["-o".to_owned(), option]);
         }
         Spec {
-            program: daemon(),
+            program: Path::new("/usr/bin").join(&mounter().program),
             arguments,
             mount_point: self.staging(),
             uid: self.uid,
