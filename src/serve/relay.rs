@@ -19,6 +19,7 @@ mod opcode;
 mod replies;
 mod requests;
 mod send;
+mod steps;
 #[cfg(test)]
 mod tests;
 mod watch;

@@ -125,6 +125,8 @@ impl Relay {
                     .is_none_or(|node| node.lost_writes);
                 Some(if lost { EIO } else { 0 })
             }
+            // Names are changed at once, or not at all.
+            Opcode::Fsyncdir if handle.daemon.is_none() => Some(0),
             _ => None,
         }
     }

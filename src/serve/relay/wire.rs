@@ -211,7 +211,44 @@ mod tests {
         assert_eq!(u64_at(&message, 8), 7);
     }
 
-    /// The sizes are those of the compiler for the structures of linux/fuse.h.
+    /// What a compiler says of the structures in linux/fuse.h.
+    #[test]
+    fn sizes_and_offsets_are_those_of_the_header() {
+        for (name, is, header) in [
+            ("fuse_in_header", IN_HEADER, 40),
+            ("fuse_in_header.opcode", request::OPCODE, 4),
+            ("fuse_in_header.unique", request::UNIQUE, 8),
+            ("fuse_in_header.nodeid", request::NODE, 16),
+            ("fuse_in_header.pid", request::TID, 32),
+            ("fuse_out_header", OUT_HEADER, 16),
+            ("fuse_out_header.error", answer::ERROR, 4),
+            ("fuse_out_header.unique", answer::UNIQUE, 8),
+            ("fuse_entry_out", ENTRY_OUT, 128),
+            ("fuse_entry_out.generation", entry::GENERATION, 8),
+            ("fuse_entry_out.attr", entry::ATTR, 40),
+            ("fuse_attr_out", ATTR_OUT, 104),
+            ("fuse_attr_out.attr", attr::IN_ATTR_OUT, 16),
+            ("fuse_attr.mode", attr::MODE, 60),
+            ("fuse_attr.uid", attr::UID, 68),
+            ("fuse_attr.gid", attr::GID, 72),
+            ("fuse_attr.flags", attr::FLAGS, 84),
+            ("fuse_open_out", OPEN_OUT, 16),
+            ("fuse_statfs_out", STATFS_OUT, 80),
+            ("fuse_write_out", WRITE_OUT, 8),
+            ("fuse_lseek_out", LSEEK_OUT, 8),
+            ("fuse_getxattr_out", GETXATTR_OUT, 8),
+            ("fuse_init_out", INIT_OUT, 64),
+            ("fuse_dirent.name", DIRENT_NAME, 24),
+            (
+                "fuse_notify_inval_inode_out",
+                invalidate_inode(1).len(),
+                16 + 24,
+            ),
+        ] {
+            assert_eq!(is, header, "{name}");
+        }
+    }
+
     #[test]
     fn only_the_daemons_own_ids_become_root() {
         let mut message = vec![0; OUT_HEADER + ATTR_OUT];

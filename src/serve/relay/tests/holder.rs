@@ -305,7 +305,11 @@ impl Holder {
                     .insert(self.versions);
                 write_in(open.id, &content(open.file, self.versions))
             }
-            _ => handle_in(open.id).to_vec(),
+            _ => {
+                // It saves what had been written when it was asked.
+                asked.version = open.version.unwrap_or_default();
+                handle_in(open.id).to_vec()
+            }
         };
         self.ask(asked, &body);
     }
@@ -588,11 +592,11 @@ impl Holder {
             !open.writer || deaths == open.deaths,
             "a failed handle writes or saves"
         );
-        match (asked.opcode, open.version) {
-            (Opcode::Write, _) => open.version = Some(asked.version),
-            (_, Some(version)) if open.writer => {
+        match asked.opcode {
+            Opcode::Write => open.version = Some(asked.version),
+            _ if open.writer => {
                 let newest = self.flushed.entry(open.file).or_default();
-                *newest = version.max(*newest);
+                *newest = asked.version.max(*newest);
             }
             _ => {}
         }
