@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use support::{
     Answer, Container, ContainerOptions, Propagation, Store,
     node::{self, Config, Node},
+    volume_options,
 };
 
 const DRIVER: &str = env!("CARGO_BIN_EXE_oss");
@@ -84,13 +85,11 @@ impl Cluster {
 
     fn mount(&self, target: &Path, more: &Value) -> Answer {
         fs::create_dir_all(self.node.path(target)).unwrap();
-        let mut options = json!({
-            "bucket": "docker", "url": self.store.url(), "akId": "key", "akSecret": SECRET,
-            "otherOpts": "-o use_path_request_style", "kubernetes.io/readwrite": "rw",
-        });
+        let mut all = json!({"otherOpts": "-o use_path_request_style"});
         for (key, value) in more.as_object().into_iter().flatten() {
-            options[key] = value.clone();
+            all[key] = value.clone();
         }
+        let options = volume_options("docker", &self.store.url(), "key", SECRET, &all);
         self.call(&["mount", target.to_str().unwrap(), &options.to_string()])
     }
 

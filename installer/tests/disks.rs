@@ -33,7 +33,7 @@ fn a_full_disk_leaves_the_old_driver() {
         mount_tmpfs(&node.plugins, MsFlags::empty(), &format!("size={size}"));
         let said = said_by_run(&node, &a);
         assert!(said.contains("installed /"), "{said}");
-        let mut kubelet = node.start_kubelet(&[]);
+        let kubelet = node.start_kubelet(&[]);
         let watcher = DriverWatcher::start(&node.driver(), std::slice::from_ref(&a));
         let said = said_by_run(&node, &b);
         assert!(said.contains("blocks installing: install "), "{said}");
@@ -42,7 +42,7 @@ fn a_full_disk_leaves_the_old_driver() {
             "{said}"
         );
         assert_eq!(node.names(), ["alicloud~oss", "oss"]);
-        assert_eq!(node.seen_by(&mut kubelet).len(), 0);
+        assert_eq!(node.seen_by(&kubelet).len(), 0);
         watcher.stop();
     });
 }
@@ -91,7 +91,7 @@ fn the_driver_comes_when_the_disk_can_hold_it() {
         mount_tmpfs(&node.plugins, MsFlags::empty(), "size=100m");
         remount(&node.plugins, MsFlags::MS_RDONLY);
         let mut command = node.minimal("run", &node.make_driver("a", ""));
-        let mut run = Process::start(command.arg("--period=1"), Stream::Stderr);
+        let run = Process::start(command.arg("--period=1"), Stream::Stderr);
         run.wait_for("is on a read-only file system");
         // In the namespace that the installer has been started in.
         remount(&node.plugins, MsFlags::empty());

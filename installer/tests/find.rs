@@ -419,7 +419,7 @@ fn while_kubelet_restarts_its_directory_stays() {
     let driver = node.make_driver("a", "");
     let mut kubelet = node.start_kubelet(&["--volume-plugin-dir=/plugins"]);
     let mut command = node.full("run", &driver);
-    let mut run = Process::start(command.arg("--period=1"), Stream::Stderr);
+    let run = Process::start(command.arg("--period=1"), Stream::Stderr);
     run.wait_for("installed /plugins/alicloud~oss/oss");
     run.wait_for("/dev/fuse");
     kubelet.kill();

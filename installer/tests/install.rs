@@ -21,7 +21,7 @@ fn run_once(node: &TestHost, driver: &std::path::Path) -> Vec<String> {
 fn each_change_is_one_init_and_no_gap() {
     let node = TestHost::new();
     let (a, b) = (node.make_driver("a", ""), node.make_driver("b", ""));
-    let mut kubelet = node.start_kubelet(&[]);
+    let kubelet = node.start_kubelet(&[]);
     let watcher = DriverWatcher::start(&node.driver(), &[a.clone(), b.clone()]);
     for (what, driver, expected) in [
         ("first install", &a, &["init alicloud~oss ok oss a"][..]),
@@ -30,7 +30,7 @@ fn each_change_is_one_init_and_no_gap() {
         ("downgrade", &a, &["init alicloud~oss ok oss a"]),
     ] {
         let lines = run_once(&node, driver);
-        assert_eq!(node.seen_by(&mut kubelet), expected, "{what}: {lines:#?}");
+        assert_eq!(node.seen_by(&kubelet), expected, "{what}: {lines:#?}");
         assert_eq!(
             read(node.driver()).unwrap(),
             read(driver).unwrap(),
@@ -49,11 +49,11 @@ fn a_directory_without_driver_is_filled() {
     let a = node.make_driver("a", "");
     std::fs::create_dir(node.plugins.join("alicloud~oss")).unwrap();
     std::fs::write(node.plugins.join("alicloud~oss/notes"), "x").unwrap();
-    let mut kubelet = node.start_kubelet(&[]);
-    let before = node.seen_by(&mut kubelet);
+    let kubelet = node.start_kubelet(&[]);
+    let before = node.seen_by(&kubelet);
     assert_eq!(before.len(), 0, "{before:?}");
     run_once(&node, &a);
-    assert_eq!(node.seen_by(&mut kubelet), ["init alicloud~oss ok oss a"]);
+    assert_eq!(node.seen_by(&kubelet), ["init alicloud~oss ok oss a"]);
     assert_eq!(node.names(), ["alicloud~oss", "notes", "oss"]);
 }
 
@@ -62,7 +62,7 @@ fn a_driver_that_does_not_answer_is_never_published() {
     let node = TestHost::new();
     let good = node.make_driver("good", "");
     run_once(&node, &good);
-    let mut kubelet = node.start_kubelet(&[]);
+    let kubelet = node.start_kubelet(&[]);
     let watcher = DriverWatcher::start(&node.driver(), std::slice::from_ref(&good));
     for (answer, expected) in [
         (
@@ -80,7 +80,7 @@ fn a_driver_that_does_not_answer_is_never_published() {
         );
         assert_eq!(node.names(), ["alicloud~oss", "oss"], "{answer}");
     }
-    assert_eq!(node.seen_by(&mut kubelet).len(), 0);
+    assert_eq!(node.seen_by(&kubelet).len(), 0);
     watcher.stop();
 }
 

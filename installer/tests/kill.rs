@@ -19,7 +19,7 @@ fn an_upgrade_killed_anywhere_leaves_a_whole_driver() {
     let node = TestHost::new();
     let drivers = [node.make_driver("a", ""), node.make_driver("b", "")];
     while kill_after(&mut node.minimal("run", &drivers[0]), usize::MAX) {}
-    let mut kubelet = node.start_kubelet(&[]);
+    let kubelet = node.start_kubelet(&[]);
     // It loads the driver that is there when it starts.
     let watcher = DriverWatcher::start(&node.driver(), &drivers);
     let (mut now, mut changes, mut whole_runs) = (0, 0, 0);
@@ -40,7 +40,7 @@ fn an_upgrade_killed_anywhere_leaves_a_whole_driver() {
         }
     }
     watcher.stop();
-    let seen = node.seen_by(&mut kubelet);
+    let seen = node.seen_by(&kubelet);
     assert!(seen.iter().all(|line| line.contains(" ok ")), "{seen:#?}");
     assert_eq!(seen.len(), changes, "init is run once for each change");
     assert!(changes >= 3);
@@ -51,15 +51,15 @@ fn an_upgrade_killed_anywhere_leaves_a_whole_driver() {
 fn a_first_install_killed_anywhere_shows_all_or_nothing() {
     let node = TestHost::new();
     let driver = node.make_driver("a", "");
-    let mut kubelet = node.start_kubelet(&[]);
+    let kubelet = node.start_kubelet(&[]);
     let mut changes = 0;
     for calls in (1..).step_by(2) {
         let killed = kill_after(&mut node.minimal("run", &driver), calls);
         if installed(&node, std::slice::from_ref(&driver)).is_some() {
             changes += 1;
-            assert_eq!(node.seen_by(&mut kubelet), ["init alicloud~oss ok oss a"]);
+            assert_eq!(node.seen_by(&kubelet), ["init alicloud~oss ok oss a"]);
             take_away(&node, changes);
-            let seen = node.seen_by(&mut kubelet);
+            let seen = node.seen_by(&kubelet);
             assert!(seen.iter().all(|line| line.contains("failed")), "{seen:#?}");
         } else {
             assert!(!node.plugins.join("alicloud~oss").exists());
@@ -68,7 +68,7 @@ fn a_first_install_killed_anywhere_shows_all_or_nothing() {
             break;
         }
     }
-    assert_eq!(node.seen_by(&mut kubelet).len(), 0);
+    assert_eq!(node.seen_by(&kubelet).len(), 0);
     assert!(changes > 0);
 }
 

@@ -23,7 +23,7 @@ fn repaired(what: &str, damage: impl FnOnce(&TestHost)) -> (TestHost, String) {
     let driver = node.make_driver("a", "");
     let mut run = Process::start(&mut node.minimal("run", &driver), Stream::Stderr);
     run.wait_for("the host is not reached");
-    let mut kubelet = node.start_kubelet(&[]);
+    let kubelet = node.start_kubelet(&[]);
     damage(&node);
     let line = run.wait_for("installed /");
     let (ended_well, rest) = run.terminate();
@@ -40,7 +40,7 @@ fn repaired(what: &str, damage: impl FnOnce(&TestHost)) -> (TestHost, String) {
         .permissions()
         .mode();
     assert_eq!(mode & 0o7777, 0o755, "{what}");
-    let seen = node.seen_by(&mut kubelet);
+    let seen = node.seen_by(&kubelet);
     assert_eq!(
         seen.last().map(String::as_str),
         Some("init alicloud~oss ok oss a"),
@@ -143,7 +143,7 @@ fn the_drivers_directory_comes_back_as_a_whole() {
 fn the_plugin_directory_is_followed_when_it_is_made_anew() {
     let node = TestHost::new();
     let driver = node.make_driver("a", "");
-    let mut run = Process::start(&mut node.minimal("run", &driver), Stream::Stderr);
+    let run = Process::start(&mut node.minimal("run", &driver), Stream::Stderr);
     run.wait_for("the host is not reached");
     rename(&node.plugins, node.path("away")).unwrap();
     run.wait_for("installed /");

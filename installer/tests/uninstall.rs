@@ -324,8 +324,7 @@ fn draining_ends_with_the_last_volume() {
             create_dir_all(target).unwrap();
             mount_fuse(target)
         });
-        let mut uninstall =
-            Process::start(command(&node, "uninstall").arg("--drain"), Stream::Stderr);
+        let uninstall = Process::start(command(&node, "uninstall").arg("--drain"), Stream::Stderr);
         let line = uninstall.wait_for("waiting for");
         assert!(
             line.contains("of Pod shop/web-0") && line.contains("of Pod with uid u"),
@@ -364,7 +363,7 @@ fn who_installs_again_ends_the_draining() {
                 .contains("the driver stays, and only unmounts")
     );
     assert!(node.state.join("drain").exists() && node.driver().exists());
-    let mut run = Process::start(&mut command(&node, "run"), Stream::Stderr);
+    let run = Process::start(&mut command(&node, "run"), Stream::Stderr);
     run.wait_for("the node was being drained for an uninstall: that is over");
     assert!(!node.state.join("drain").exists());
 }

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use support::{
     Answer, Process, Store, Stream, TestHost as Image, beside, copy_program, finish,
     node::{self, Config, Node},
+    volume_options,
 };
 
 const PLUGINS: &str = "/etc/kubernetes/volumeplugins";
@@ -91,10 +92,8 @@ fn the_old_drivers_daemon_is_taken_over_and_all_goes_again() {
     call(&node, &["unmount", TARGET]).success();
     assert_eq!(store.object("docker", "file").unwrap(), b"content");
 
-    let options = json!({
-        "bucket": "docker", "url": store.url(), "akId": "key", "akSecret": "sEcrEt",
-        "otherOpts": "-o use_path_request_style", "kubernetes.io/readwrite": "rw",
-    });
+    let more = json!({"otherOpts": "-o use_path_request_style"});
+    let options = volume_options("docker", &store.url(), "key", "sEcrEt", &more);
     call(&node, &["mount", TARGET, &options.to_string()]).success();
     let daemon = daemon(&node);
     let said = install(&node, &image, &another_build(&driver, &image));

@@ -82,7 +82,7 @@ impl World<'_> {
 
     /// What kubelet did with the driver until now.
     pub(crate) fn seen(&mut self) -> Vec<String> {
-        self.node.seen_by(&mut self.watcher)
+        self.node.seen_by(&self.watcher)
     }
 
     /// The installer as a DaemonSet or a package runs it.

@@ -133,7 +133,7 @@ fn the_full_pod_heals_where_no_systemd_runs() {
         return;
     }
     let host = Host::bare();
-    let mut kubelet = Kubelet::start(&host, PLUGINS);
+    let kubelet = Kubelet::start(&host, PLUGINS);
     let spec = spec(&host).env("OSS_INSTALLER_PERIOD", "1");
     let pod = Pod::start(&host, &spec, &Image::release());
     kubelet.process.wait_for("init alicloud~oss ok");
@@ -186,7 +186,7 @@ fn the_full_pod_needs_each_of_its_capabilities() {
         return;
     }
     let host = Host::bare();
-    let mut kubelet = Kubelet::start(&host, PLUGINS);
+    let kubelet = Kubelet::start(&host, PLUGINS);
     let (spec, image) = (spec(&host), Image::release());
     let pod = Pod::start(&host, &spec, &image);
     kubelet.process.wait_for("init alicloud~oss ok");

@@ -6,16 +6,14 @@ use crate::host::Host;
 use crate::manifest::PodSpec;
 use crate::oci;
 use std::fs::{DirBuilder, create_dir_all, read_to_string, write};
-use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
-use support::PATIENCE;
+use support::{PATIENCE, Process, Stream};
 
-/// How the names of Pods begin; behind it the test process's id.
+/// How the names of Pods begin; after it the test process's id.
 pub const PREFIX: &str = "oss-test-pod-";
 
 /// A running Pod; it is removed when it is dropped.
@@ -24,8 +22,7 @@ pub struct Pod<'a> {
     id: String,
     probe: Vec<String>,
     /// runc, which stays in the foreground as long as the container runs.
-    runc: Child,
-    log: Receiver<String>,
+    runc: Process,
     /// When the container was asked for.
     pub started: Instant,
 }
@@ -60,19 +57,9 @@ impl<'a> Pod<'a> {
             .as_array()
             .unwrap();
         let started = Instant::now();
-        let mut runc = runc(host)
-            .args(["run", "--bundle", &bundle, &id])
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let output = BufReader::new(runc.stderr.take().unwrap());
-        let (sender, log) = channel();
-        std::thread::spawn(move || {
-            output
-                .lines()
-                .map_while(Result::ok)
-                .try_for_each(|line| sender.send(line))
-        });
+        let mut runc = runc(host);
+        runc.args(["run", "--bundle", &bundle, &id]);
+        let runc = Process::start(&mut runc, Stream::Stderr);
         let probe = probe
             .iter()
             .map(|word| word.as_str().unwrap().to_owned())
@@ -82,7 +69,6 @@ impl<'a> Pod<'a> {
             id,
             probe,
             runc,
-            log,
             started,
         }
     }
@@ -90,21 +76,7 @@ impl<'a> Pod<'a> {
     /// The lines of the Pod's log up to the first one with `text` in it.
     #[track_caller]
     pub fn read_until(&self, text: &str) -> Vec<String> {
-        let (mut lines, deadline) = (
-            Vec::new(),
-            Instant::now() + PATIENCE / if text == "HH" { 20 } else { 1 },
-        );
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            match self.log.recv_timeout(left) {
-                Ok(line) => lines.push(line),
-                Err(_) if text == "HH" => return lines,
-                Err(e) => panic!("{e} while waiting for {text:?}, after {lines:#?}"),
-            }
-            if lines.last().is_some_and(|line| line.contains(text)) {
-                return lines;
-            }
-        }
+        self.runc.read_until(text)
     }
 
     /// Runs the readiness probe, and returns whether the Pod is ready, and what the probe said.
@@ -156,8 +128,8 @@ impl<'a> Pod<'a> {
     }
 
     fn finish(&mut self) -> (Option<i32>, Vec<String>) {
-        let status = self.runc.wait().unwrap();
-        (status.code(), self.log.iter().collect())
+        let (status, log) = self.runc.end();
+        (status.code(), log)
     }
 
     /// The container's first process, in the host's numbers.
@@ -235,8 +207,6 @@ impl Drop for Pod<'_> {
         let _ = runc(self.host)
             .args(["delete", "--force", &self.id])
             .output();
-        let _ = self.runc.kill();
-        let _ = self.runc.wait();
     }
 }
 

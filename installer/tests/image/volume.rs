@@ -4,7 +4,7 @@
 use crate::host::Host;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
-use support::{Container, ContainerOptions, Propagation, Store};
+use support::{Container, ContainerOptions, Propagation, Store, volume_options};
 
 const SECRET: &str = "sEcrEtOfTheImage";
 /// A node configuration with s3fs in the place of ossfs.
@@ -29,10 +29,8 @@ impl<'a> Volume<'a> {
         store.add_key("key", SECRET);
         let target = format!("/var/lib/kubelet/pods/{uid}/volumes/alicloud~oss/data");
         std::fs::create_dir_all(host.path(&target)).unwrap();
-        let options = json!({
-            "bucket": "docker", "url": store.url(), "akId": "key", "akSecret": SECRET,
-            "otherOpts": "-o use_path_request_style", "kubernetes.io/readwrite": "rw",
-        });
+        let more = json!({"otherOpts": "-o use_path_request_style"});
+        let options = volume_options("docker", &store.url(), "key", SECRET, &more);
         let driver = format!("{plugins}/alicloud~oss/oss");
         let volume = Self {
             host,

@@ -11,6 +11,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 use support::namespace::{self, MountNamespace};
+use support::volume_options;
 
 /// Where a node's own file system is mounted. Nothing of it is ever written to the machine.
 pub(crate) const ROOT: &str = "/mnt";
@@ -167,24 +168,13 @@ impl Node {
 
     /// What kubelet hands over for the bucket of this number, with `more` over it.
     pub(crate) fn options(&self, number: usize, more: Value) -> Value {
-        let mut options = json!({
-            "bucket": bucket(number),
-            "url": self.url,
-            "akId": KEY_ID,
-            "akSecret": SECRET,
+        let mut all = json!({
             "otherOpts": format!("-o use_path_request_style -o allow_other -o tmpdir={TEMPORARY}"),
-            "kubernetes.io/fsType": "",
-            "kubernetes.io/readwrite": "rw",
-            "kubernetes.io/pvOrVolumeName": "oss1",
-            "kubernetes.io/pod.name": "pod",
-            "kubernetes.io/pod.namespace": "default",
-            "kubernetes.io/pod.uid": "uid",
-            "kubernetes.io/serviceAccount.name": "",
         });
         for (key, value) in more.as_object().into_iter().flatten() {
-            options[key] = value.clone();
+            all[key] = value.clone();
         }
-        options
+        volume_options(&bucket(number), &self.url, KEY_ID, SECRET, &all)
     }
 
     fn success(&self, arguments: &[&str]) -> Result<Duration> {

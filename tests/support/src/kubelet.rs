@@ -3,12 +3,12 @@
 //! left out has kubelet's defaults, makes TARGET before a mount, and removes it with a plain rmdir
 //! after a failed mount and after an unmount (`pkg/volume/flexvolume/{driver-call,mounter}.go`).
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::ffi::{OsStr, OsString};
 use std::io::{PipeReader, Read as _};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The status word of an answer.
@@ -57,6 +57,28 @@ impl Answer {
         assert_eq!(self.status, Status::Failure, "{}", self.raw);
         &self.message
     }
+}
+
+/// The options that kubelet hands over for the volume `bucket` at `url`, read with a key pair, with
+/// `more` over them.
+pub fn volume_options(bucket: &str, url: &str, key_id: &str, secret: &str, more: &Value) -> Value {
+    let mut options = json!({
+        "bucket": bucket,
+        "url": url,
+        "akId": key_id,
+        "akSecret": secret,
+        "kubernetes.io/fsType": "",
+        "kubernetes.io/readwrite": "rw",
+        "kubernetes.io/pvOrVolumeName": "oss1",
+        "kubernetes.io/pod.name": "pod",
+        "kubernetes.io/pod.namespace": "default",
+        "kubernetes.io/pod.uid": "uid",
+        "kubernetes.io/serviceAccount.name": "",
+    });
+    for (key, value) in more.as_object().into_iter().flatten() {
+        options[key] = value.clone();
+    }
+    options
 }
 
 /// The caller: which driver it calls, in which environment.
@@ -160,20 +182,30 @@ impl Call {
         self.killer.clone()
     }
 
+    /// Waits for the end of the call and of its output, and returns both.
+    ///
+    /// # Panics
+    /// If the output is not UTF-8.
+    #[track_caller]
+    pub fn end(mut self) -> (ExitStatus, String) {
+        let mut raw = Vec::new();
+        self.output.read_to_end(&mut raw).expect("read the answer");
+        let status = self.killer.child().wait().expect("wait for the driver");
+        let raw = String::from_utf8(raw).expect("the answer is UTF-8");
+        (status, raw)
+    }
+
     /// Waits for the answer: for as long as anybody has the pipe's other end, as kubelet does.
     /// Nothing if the call was killed.
     ///
     /// # Panics
     /// As [`Kubelet::call`].
     #[track_caller]
-    pub fn finish(mut self) -> Option<Answer> {
-        let mut raw = Vec::new();
-        self.output.read_to_end(&mut raw).expect("read the answer");
-        let status = self.killer.child().wait().expect("wait for the driver");
+    pub fn finish(self) -> Option<Answer> {
+        let (status, raw) = self.end();
         if status.signal() == Some(9) {
             return None;
         }
-        let raw = String::from_utf8(raw).expect("the answer is UTF-8");
         assert!(status.success(), "{status}: {raw}");
         Some(Answer::parse(&raw))
     }

@@ -20,7 +20,7 @@ mod test_host;
 
 pub use container::{Container, ContainerOptions, Propagation};
 pub use driver_watcher::{DriverWatcher, fingerprint};
-pub use kubelet::{Answer, Call, Killer, Kubelet, Status};
+pub use kubelet::{Answer, Call, Killer, Kubelet, Status, volume_options};
 pub use mount_table::{Mount, OWN_TABLE};
 pub use process::{PATIENCE, Pidfd, Process, Stream};
 pub use programs::{beside, copy_program, example, finish, installer};

@@ -5,7 +5,7 @@
 use std::io::{BufRead as _, BufReader, Read};
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
@@ -98,7 +98,7 @@ impl Process {
 
     /// The lines up to the first one with `text` in it.
     #[track_caller]
-    pub fn read_until(&mut self, text: &str) -> Vec<String> {
+    pub fn read_until(&self, text: &str) -> Vec<String> {
         let mut lines = Vec::new();
         loop {
             match self.lines.recv_timeout(PATIENCE) {
@@ -112,7 +112,7 @@ impl Process {
     }
 
     #[track_caller]
-    pub fn wait_for(&mut self, text: &str) -> String {
+    pub fn wait_for(&self, text: &str) -> String {
         self.read_until(text).pop().unwrap()
     }
 
@@ -140,7 +140,7 @@ impl Process {
 
     /// What the process, the stand-in for kubelet, did with the plugin directory `plugins` until
     /// now, once all that happened before this call has reached it.
-    pub fn seen_in(&mut self, plugins: &Path) -> Vec<String> {
+    pub fn seen_in(&self, plugins: &Path) -> Vec<String> {
         static MARKERS: AtomicU32 = AtomicU32::new(0);
         let marker = format!("zz~marker{}", MARKERS.fetch_add(1, Ordering::Relaxed));
         std::fs::create_dir(plugins.join(&marker)).unwrap();
@@ -174,8 +174,14 @@ impl Process {
 
     /// Waits until it has ended, and returns whether it ended well, with the rest of its lines.
     pub fn finish(&mut self) -> (bool, Vec<String>) {
+        let (status, lines) = self.end();
+        (status.success(), lines)
+    }
+
+    /// Waits until it has ended, and returns how, with the rest of its lines.
+    pub fn end(&mut self) -> (ExitStatus, Vec<String>) {
         let status = self.child.wait().unwrap();
-        (status.success(), self.lines.iter().collect())
+        (status, self.lines.iter().collect())
     }
 
     pub fn kill(&mut self) {

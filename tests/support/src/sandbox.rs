@@ -1,6 +1,6 @@
 //! The node: directories, store, configuration, and the checks that nothing is left over.
 
-use crate::kubelet::{Answer, Kubelet};
+use crate::kubelet::{Answer, Kubelet, volume_options};
 use crate::mount_table::{Mount, OWN_TABLE};
 use crate::namespace;
 use crate::process::Pidfd;
@@ -177,24 +177,11 @@ impl Sandbox {
     /// The options that kubelet hands over for a volume on the sandbox's store, with `more` over
     /// them.
     pub fn options(&self, more: Value) -> Value {
-        let mut options = json!({
-            "bucket": BUCKET,
-            "url": self.store.url(),
-            "akId": self.key_id,
-            "akSecret": self.secret,
-            "otherOpts": "-o max_stat_cache_size=0 -o allow_other",
-            "kubernetes.io/fsType": "",
-            "kubernetes.io/readwrite": "rw",
-            "kubernetes.io/pvOrVolumeName": "oss1",
-            "kubernetes.io/pod.name": "pod",
-            "kubernetes.io/pod.namespace": "default",
-            "kubernetes.io/pod.uid": "uid",
-            "kubernetes.io/serviceAccount.name": "",
-        });
+        let mut all = json!({"otherOpts": "-o max_stat_cache_size=0 -o allow_other"});
         for (key, value) in more.as_object().into_iter().flatten() {
-            options[key] = value.clone();
+            all[key] = value.clone();
         }
-        options
+        volume_options(BUCKET, &self.store.url(), &self.key_id, &self.secret, &all)
     }
 
     /// Mounts as kubelet does.

@@ -114,14 +114,14 @@ impl TestHost {
         }
         let mut command = Command::new(program);
         command.args(args).arg("--watch").arg(&self.plugins);
-        let mut kubelet = Process::start(command.stderr(Stdio::inherit()), Stream::Stdout);
+        let kubelet = Process::start(command.stderr(Stdio::inherit()), Stream::Stdout);
         kubelet.wait_for("watching");
         self.show_process(&kubelet.id().to_string(), kubelet.id());
         kubelet
     }
 
     /// What `kubelet` did until now, once all that happened before this call has reached it.
-    pub fn seen_by(&self, kubelet: &mut Process) -> Vec<String> {
+    pub fn seen_by(&self, kubelet: &Process) -> Vec<String> {
         kubelet.seen_in(&self.plugins)
     }
 
