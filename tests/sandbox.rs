@@ -17,11 +17,13 @@ mod old_node;
 mod world;
 
 use alicloud_oss::sandbox::{End, Mode, spawn};
+use nix::mount::{MsFlags, mount};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::io::{BufRead as _, BufReader};
 use std::os::fd::AsFd as _;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use world::{ended_by_itself, with_world};
 
@@ -63,6 +65,38 @@ fn a_daemon_serves_its_mount() {
             assert!(ended_by_itself(end), "{mode:?}: {end}");
         });
     }
+}
+
+#[test]
+#[ignore = "needs root, /dev/fuse and s3fs"]
+fn a_running_daemon_sees_name_servers_that_are_replaced() {
+    with_world(|world| {
+        let daemon = world.start(&world.spec(Mode::Full)).unwrap();
+        let inside = format!(
+            "/proc/{}/root/etc/resolv.conf",
+            daemon.daemon_pid().unwrap()
+        );
+        // The link is absolute: it is followed there.
+        let live = inside.replace("/resolv.conf", "/oss-live/resolv.conf");
+        assert_eq!(
+            std::fs::read_link(&inside).unwrap(),
+            Path::new("/etc/oss-live/resolv.conf")
+        );
+        assert_eq!(
+            std::fs::read(&live).unwrap(),
+            std::fs::read("/etc/resolv.conf").unwrap()
+        );
+        // In this test's mount namespace alone.
+        let new = world.path("new");
+        std::fs::write(&new, "nameserver 192.0.2.1\n").unwrap();
+        let none = None::<&Path>;
+        mount(Some(&new), "/etc/resolv.conf", none, MsFlags::MS_BIND, none).unwrap();
+        world.live_files.borrow_mut().refresh();
+        assert_eq!(
+            std::fs::read_to_string(&live).unwrap(),
+            "nameserver 192.0.2.1\n"
+        );
+    });
 }
 
 #[test]

@@ -8,6 +8,7 @@ use super::spec::{BUILDER, End, Mode, Spec};
 use anyhow::{Context as _, Result, anyhow};
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
+use rustix::process::{Pid, WaitOptions, waitpid};
 use std::io::{self, PipeReader, pipe};
 use std::net::Shutdown;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -207,9 +208,14 @@ impl Sandboxed {
 impl Drop for Sandboxed {
     fn drop(&mut self) {
         self.kill();
-        // Its parent waits for it no longer than that: one that hangs in the kernel stays a zombie
-        // until this process ends.
-        let _ = self.child.try_wait();
+        if !matches!(self.child.try_wait(), Ok(None)) {
+            return;
+        }
+        // One that hangs in the kernel ends when that lets go of it.
+        let child = Pid::from_child(&self.child);
+        let reap = move || waitpid(Some(child), WaitOptions::empty());
+        // Without a thread it stays a zombie until this process ends.
+        let _ = std::thread::Builder::new().spawn(reap);
     }
 }
 

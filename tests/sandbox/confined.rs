@@ -1,20 +1,25 @@
 //! What a daemon that has been taken over can see, do and take.
 
 use crate::world::{World, with_world};
-use alicloud_oss::sandbox::{End, Group};
+use alicloud_oss::sandbox::{End, Group, Reachable, Spec};
 use nix::sys::resource::{Resource, getrlimit};
+use std::os::unix::fs::chown;
 use std::process::Command;
 
 /// What the evil daemon prints when it is to do `deed`, once it has ended.
 fn evil(world: &World, deed: &str, words: &[(&str, String)]) -> (End, Vec<String>) {
     let mut daemon = world.start(&world.evil(deed, words)).unwrap();
     let end = daemon.wait().unwrap();
+    (end, said(world))
+}
+
+/// What it printed, without what the test runner prints besides.
+fn said(world: &World) -> Vec<String> {
     let output = world.output();
-    // Not what the test runner prints besides.
     let lines = output
         .lines()
         .filter(|line| line.contains(": ") && !line.starts_with("test ") || *line == "it lives");
-    (end, lines.map(str::to_owned).collect())
+    lines.map(str::to_owned).collect()
 }
 
 #[test]
@@ -171,4 +176,88 @@ fn an_evil_daemon_that_takes_all_memory_is_ended_alone() {
         drop(group);
         assert!(!directory.exists(), "the group is gone");
     });
+}
+
+#[test]
+#[ignore = "needs root and /dev/fuse"]
+fn a_daemon_reaches_what_it_was_given_and_no_more() {
+    with_world(|world| {
+        let path = |name: &str| world.path(name).join("file");
+        for name in ["read", "write", "none"] {
+            std::fs::create_dir(world.path(name)).unwrap();
+            std::fs::write(path(name), name).unwrap();
+            chown(path(name), Some(world.uid), Some(world.uid)).unwrap();
+            chown(world.path(name), Some(world.uid), Some(world.uid)).unwrap();
+        }
+        let words = ["read", "write", "none"].map(|name| (name, path(name).display().to_string()));
+        let mut spec = world.evil("reach", &words);
+        spec.reachable = [("read", false), ("write", true)]
+            .map(|(name, writable)| Reachable {
+                path: world.path(name),
+                writable,
+            })
+            .into();
+        let mut daemon = world.start(&spec).unwrap();
+        assert_eq!(daemon.wait().unwrap(), End::Exited(0), "{}", world.output());
+        assert_eq!(
+            said(world),
+            [
+                "read read: read",
+                "write read: EROFS",
+                "read write: write",
+                "write write: done",
+                "read none: ENOENT",
+                "write none: ENOENT",
+            ]
+        );
+    });
+}
+
+#[test]
+#[ignore = "needs root and /dev/fuse"]
+fn a_sandbox_that_cannot_be_built_says_why() {
+    type Change = fn(&mut Spec);
+    let cases: [(Change, &str); 5] = [
+        (
+            |spec| spec.program = "/nowhere/ossfs".into(),
+            "find /nowhere/ossfs: No such file",
+        ),
+        (
+            |spec| spec.program = "/usr/lib/os-release".into(),
+            "start /usr/lib/os-release: Permission denied",
+        ),
+        (
+            |spec| spec.temporary = "/nowhere".into(),
+            "bind /nowhere into the sandbox: No such file",
+        ),
+        (
+            |spec| spec.key_file = Some("/nowhere/key".into()),
+            "read /nowhere/key: No such file",
+        ),
+        (
+            |spec| {
+                spec.reachable.push(Reachable {
+                    path: "/".into(),
+                    writable: false,
+                });
+            },
+            "the root directory is not to be reachable",
+        ),
+    ];
+    for (change, expected) in cases {
+        with_world(|world| {
+            let mut spec = world.evil("look", &[]);
+            change(&mut spec);
+            let Err(error) = world.start(&spec) else {
+                panic!("{expected}: it was built");
+            };
+            let error = format!("{error:#}");
+            assert!(error.starts_with(expected), "{error}");
+            assert_eq!(
+                std::fs::read_dir(&spec.root).unwrap().count(),
+                0,
+                "{expected}"
+            );
+        });
+    }
 }

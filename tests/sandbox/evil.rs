@@ -54,6 +54,13 @@ fn an_evil_daemon() {
     match words.0["do"].as_str() {
         "look" => look(&words),
         "act" => act(&words),
+        "reach" => {
+            for name in ["read", "write", "none"] {
+                let path = words.path(name);
+                tell(&format!("read {name}"), read(&path));
+                tell(&format!("write {name}"), write(&path));
+            }
+        }
         "open" => println!("opened: {}", open_many()),
         "start" => println!("started: {}", start_many()),
         "take" => println!("took: {}", take(8 << 30)),

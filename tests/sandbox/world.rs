@@ -24,6 +24,7 @@ pub(crate) struct World {
     pub(crate) directory: TempDir,
     pub(crate) store: Store,
     pub(crate) uid: u32,
+    pub(crate) live_files: RefCell<LiveFiles>,
     fuse: RefCell<Option<OwnedFd>>,
 }
 
@@ -56,10 +57,12 @@ impl World {
         let store = Store::start();
         store.create_bucket("docker");
         store.add_key("LTAIsandbox", "sEcrEt");
+        let live_files = RefCell::new(LiveFiles::new(&directory.path().join("live")).unwrap());
         let world = Self {
             directory,
             store,
             uid: uid(),
+            live_files,
             fuse: RefCell::default(),
         };
         for name in ["staging", "root", "temporary"] {
@@ -68,7 +71,6 @@ impl World {
         chown(world.path("temporary"), Some(world.uid), Some(world.uid)).unwrap();
         std::fs::write(world.path("key"), "docker:LTAIsandbox:sEcrEt\n").unwrap();
         std::fs::set_permissions(world.path("key"), Permissions::from_mode(0o600)).unwrap();
-        LiveFiles::new(&world.path("live")).unwrap();
         world.mount();
         world
     }
@@ -107,7 +109,8 @@ impl World {
         let mut arguments = vec!["docker".to_owned(), self.staging().display().to_string()];
         arguments.push("-f".to_owned());
         for option in [
-            format!("url={}", self.store.url()),
+            // By a name: the resolver has what it needs.
+            format!("url=http://localhost:{}", self.store.address().port()),
             format!("passwd_file={}", self.path("key").display()),
             "use_path_request_style".to_owned(),
             "retries=1".to_owned(),
