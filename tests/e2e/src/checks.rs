@@ -2,11 +2,13 @@
 
 mod crowd;
 mod daemon;
+mod faults;
 mod groups;
 mod installer;
 mod kubelet;
 mod paths;
 mod refusals;
+mod shutdown;
 mod volumes;
 
 use crate::cluster::Cluster;
@@ -24,10 +26,16 @@ pub(crate) enum Outcome {
 pub(crate) struct Check {
     pub(crate) name: &'static str,
     run: fn(&Cluster) -> Result<Outcome>,
+    /// Nothing can be asked of the node afterwards.
+    ends_the_node: bool,
 }
 
 const fn check(name: &'static str, run: fn(&Cluster) -> Result<Outcome>) -> Check {
-    Check { name, run }
+    Check {
+        name,
+        run,
+        ends_the_node: false,
+    }
 }
 
 /// All of them, in the order in which they run.
@@ -48,14 +56,26 @@ pub(crate) const CHECKS: &[Check] = &[
     check("ossfs-killed", daemon::ossfs_killed),
     check("serve-killed", daemon::serve_killed),
     check("both-killed", daemon::both_killed),
+    check("sub-paths-after-kills", paths::sub_paths_after_kills),
+    check("store-silent", faults::silent),
+    check("store-away", faults::away),
     check("forty-on-one-claim", crowd::forty_on_one_claim),
+    check("twenty-volumes-of-five", crowd::twenty_volumes_of_five),
     check("installer-full", installer::full),
     check("installer-minimal", installer::minimal),
+    Check {
+        name: "node-shut-down",
+        run: shutdown::under_a_writer,
+        ends_the_node: true,
+    },
 ];
 
 /// Runs a check on an empty bucket, removes what it made, and looks at what is left.
 pub(crate) fn run(check: &Check, cluster: &Cluster) -> Result<Outcome> {
     let outcome = (check.run)(cluster);
+    if check.ends_the_node {
+        return outcome;
+    }
     cluster.store.clear_faults();
     let cleaned = clean(cluster).context("afterwards");
     match (outcome, cleaned) {

@@ -103,11 +103,14 @@ impl Cluster {
 
     /// The node configuration of the driver.
     fn configure(&self, args: &Args) -> Result<()> {
-        let mut config = json!({"logLevel": "debug", "mountTimeoutSeconds": 60});
+        let mut config = json!({
+            "logLevel": "debug",
+            "mountTimeoutSeconds": 60,
+            // The store has an address, not a host name for each bucket.
+            "defaultOptions": ["use_path_request_style"],
+        });
         if args.ossfs.is_none() {
-            // s3fs finds the bucket by the path; ossfs by a host name of its own.
             config["ossfs"] = json!("/usr/bin/s3fs");
-            config["defaultOptions"] = json!(["use_path_request_style"]);
         }
         if args.no_systemd {
             config["launcher"] = json!("direct");

@@ -1,11 +1,14 @@
 //! A container of a Pod that runs, as the node sees it.
 
 use crate::cluster::Cluster;
+use crate::processes;
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
+use support::Pidfd;
 
 /// What containerd keeps of each container.
 const TASKS: &str = "/run/containerd/io.containerd.runtime.v2.task/k8s.io";
@@ -76,6 +79,30 @@ impl<'c> Container<'c> {
             .node
             .path(format!("/proc/{pid}/root"))
             .join(inside.trim_start_matches('/')))
+    }
+
+    /// Its first process.
+    pub(crate) fn process(&self) -> Result<Pidfd> {
+        // As this machine numbers it: the first of its ids, from the outermost namespace on.
+        let status = self
+            .cluster
+            .node
+            .path(format!("/proc/{}/ns/pid", self.pid()?));
+        let own = std::fs::metadata(status)
+            .context("read the namespace of the container")?
+            .ino();
+        let known = processes::all(&self.cluster.node)
+            .into_iter()
+            .find(|process| {
+                let first = std::fs::read_to_string(format!("/proc/{}/status", process.pid))
+                    .unwrap_or_default();
+                let is_first = first
+                    .lines()
+                    .any(|line| line.starts_with("NSpid:") && line.ends_with("\t1"));
+                let namespace = std::fs::metadata(format!("/proc/{}/ns/pid", process.pid));
+                is_first && namespace.is_ok_and(|namespace| namespace.ino() == own)
+            });
+        Ok(known.context("the container's process")?.handle)
     }
 
     /// The id of its first process on the node.

@@ -11,6 +11,9 @@ use std::process::Command;
 /// What Pods run: busybox. Its name has the registry, because the CRI looks images up by their full names.
 pub(crate) const BUSYBOX: &str = "docker.io/library/e2e-busybox:1";
 
+/// Does nothing until SIGTERM, as the first process of a container too, for which signals have no default.
+pub(crate) const IDLE: [&str; 3] = ["sh", "-c", "trap exit TERM; sleep 1000000000 & wait"];
+
 /// Names of busybox that the checks use.
 const APPLETS: [&str; 22] = [
     "cat", "chmod", "cp", "date", "dd", "echo", "env", "false", "find", "grep", "id", "ls",
@@ -32,7 +35,7 @@ pub(crate) fn busybox(archive: &Path) -> Result<()> {
     }
     fs::write(path("etc/passwd"), "root:x:0:0:root:/:/bin/sh\n")?;
     fs::write(path("etc/group"), "root:x:0:\n")?;
-    archive_of(root.path(), BUSYBOX, &["/bin/sleep", "1000000000"], archive)
+    archive_of(root.path(), BUSYBOX, &IDLE, archive)
 }
 
 /// Writes an image of `programs`, in its root directory, as `docker save` does.

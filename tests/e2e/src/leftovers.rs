@@ -32,9 +32,9 @@ pub(crate) fn check(cluster: &Cluster) -> Result<()> {
             .map(|line| format!("mount {line}")),
     );
     found.extend(
-        files(&cluster.node.path(STATE))
+        volumes(cluster)
             .into_iter()
-            .map(|file| format!("file {}", file.display())),
+            .map(|name| format!("{STATE}/{name}")),
     );
     found.extend(
         units(cluster)?
@@ -55,6 +55,20 @@ fn mounts(cluster: &Cluster) -> Vec<String> {
     table
         .into_iter()
         .map(|mount| format!("{} at {}", mount.kind, mount.point))
+        .collect()
+}
+
+/// What is left of the state of volumes, which is nothing.
+fn volumes(cluster: &Cluster) -> Vec<String> {
+    let directories = fs::read_dir(cluster.node.path(STATE));
+    let names = directories.into_iter().flatten().flatten();
+    names
+        .map(|entry| {
+            let files = files(&entry.path());
+            let files = files.iter().filter_map(|file| file.file_name());
+            let files: Vec<_> = files.map(|name| name.to_string_lossy()).collect();
+            format!("{} with {}", entry.file_name().display(), files.join(", "))
+        })
         .collect()
 }
 

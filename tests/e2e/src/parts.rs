@@ -22,6 +22,10 @@ pub(crate) fn containerd() -> String {
          [plugins.\"io.containerd.grpc.v1.cri\"]\n\
          sandbox_image = \"{BUSYBOX}\"\n\
          restrict_oom_score_adj = true\n\
+         [plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.runc]\n\
+         runtime_type = \"io.containerd.runc.v2\"\n\
+         [plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.runc.options]\n\
+         SystemdCgroup = true\n\
          [plugins.\"io.containerd.grpc.v1.cri\".cni]\n\
          bin_dir = \"/usr/lib/cni\"\n\
          conf_dir = \"/etc/cni/net.d\"\n"
@@ -47,7 +51,7 @@ pub(crate) fn files() -> Vec<(&'static str, String)> {
         "authentication": {"anonymous": {"enabled": true}, "webhook": {"enabled": false}},
         "authorization": {"mode": "AlwaysAllow"},
         "containerRuntimeEndpoint": "unix:///run/containerd/containerd.sock",
-        "cgroupDriver": "cgroupfs",
+        "cgroupDriver": "systemd",
         "enforceNodeAllocatable": [],
         "evictionHard": {"memory.available": "1%", "nodefs.available": "0%", "imagefs.available": "0%"},
         "failCgroupV1": false,
@@ -76,7 +80,7 @@ pub(crate) fn units(systemd: bool) -> [(&'static str, String); 4] {
     [
         (
             "kube-apiserver.service",
-            unit("Type=notify\n", &apiserver()),
+            unit("Type=notify\nTimeoutStopSec=5\n", &apiserver()),
         ),
         (
             "kube-controller-manager.service",

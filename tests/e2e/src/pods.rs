@@ -1,7 +1,7 @@
 //! Objects as their authors write them.
 
 use crate::cluster::{BUCKET, Cluster, KEY_ID, SECRET};
-use crate::image::BUSYBOX;
+use crate::image::{BUSYBOX, IDLE};
 use anyhow::{Result, bail};
 use serde_json::{Value, json};
 
@@ -52,15 +52,14 @@ pub(crate) fn secret(name: &str, id: &str, secret: &str) -> Value {
 /// The spec of a Pod that does nothing with `flex_volume` at `/data`.
 pub(crate) fn spec(flex_volume: &Value) -> Value {
     json!({
-        // What it runs has no handler for SIGTERM.
-        "terminationGracePeriodSeconds": 1,
+        "terminationGracePeriodSeconds": 5,
         "automountServiceAccountToken": false,
         "enableServiceLinks": false,
         "containers": [{
             "name": "main",
             "image": BUSYBOX,
             "imagePullPolicy": "Never",
-            "command": ["sleep", "1000000000"],
+            "command": IDLE,
             "volumeMounts": [{"name": "data", "mountPath": "/data"}],
         }],
         "volumes": [{"name": "data", "flexVolume": flex_volume}],

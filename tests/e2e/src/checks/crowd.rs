@@ -6,6 +6,7 @@ use crate::cluster::{BUCKET, Cluster};
 use crate::container::Container;
 use crate::processes;
 use anyhow::{Result, ensure};
+use serde_json::json;
 
 /// Forty Pods on one claim: all of them read and write, and one daemon serves them.
 pub(crate) fn forty_on_one_claim(cluster: &Cluster) -> Result<Outcome> {
@@ -26,5 +27,43 @@ pub(crate) fn forty_on_one_claim(cluster: &Cluster) -> Result<Outcome> {
     ensure!(daemons == 1, "{daemons} daemons serve one volume");
     let keys = cluster.store.keys(BUCKET).len();
     ensure!(keys == PODS + 1, "the bucket has {keys} objects");
+    Ok(Outcome::Done)
+}
+
+/// Five Pods with twenty volumes each, which are the same twenty.
+pub(crate) fn twenty_volumes_of_five(cluster: &Cluster) -> Result<Outcome> {
+    const VOLUMES: usize = 20;
+    let (mut objects, mut volumes, mut mounts) = (Vec::new(), Vec::new(), Vec::new());
+    for number in 0..VOLUMES {
+        let name = format!("v{number}");
+        cluster
+            .store
+            .put(BUCKET, &format!("{name}/greeting"), name.clone());
+        let mut claim = claim_objects(cluster, &name);
+        claim[0]["spec"]["flexVolume"]["options"]["path"] = json!(format!("/{name}"));
+        objects.extend(claim);
+        volumes.push(json!({"name": name, "persistentVolumeClaim": {"claimName": name}}));
+        mounts.push(json!({"name": name, "mountPath": format!("/{name}")}));
+    }
+    let mut pods = deployment("v0", 5);
+    let spec = &mut pods["spec"]["template"]["spec"];
+    spec["volumes"] = json!(volumes);
+    spec["containers"][0]["volumeMounts"] = json!(mounts);
+    objects.push(pods);
+    cluster.apply(&objects)?;
+    rolled_out(cluster, "v0")?;
+    for pod in pods_of(cluster, "v0")? {
+        let read = Container::of(cluster, &pod)?
+            .shell("for n in $(ls -d /v*); do cat $n/greeting; echo; done")?;
+        let mut read: Vec<&str> = read.lines().collect();
+        read.sort_by_key(|name| name[1..].parse::<usize>().ok());
+        let expected: Vec<String> = (0..VOLUMES).map(|number| format!("v{number}")).collect();
+        ensure!(read == expected, "a Pod reads {read:?}");
+    }
+    let daemons = processes::daemons(&cluster.node).len();
+    ensure!(
+        daemons == VOLUMES,
+        "{daemons} daemons serve {VOLUMES} volumes"
+    );
     Ok(Outcome::Done)
 }

@@ -120,7 +120,7 @@ fn installed(cluster: &Cluster, way: &dyn Way) -> Result<()> {
     pods::none_left(cluster, NAMESPACE)?;
     let driver = cluster.node.path(PLUGINS).join("alicloud~oss/oss");
     ensure!(driver.exists(), "the driver has gone with the DaemonSet");
-    ensure!(reader.finish()? > 0, "the reader has not read");
+    reader.finish()?.check(0)?;
     uninstall(cluster)?;
     for pod in ["reader", "upgraded"] {
         pods::delete(cluster, pod)?;

@@ -54,11 +54,8 @@ fn around(cluster: &Cluster, end_kubelet: impl Fn(&Cluster) -> Result<()>) -> Re
         )?;
         Container::of_pod(cluster, round)?.run(&["cat", "/data/line"])?;
     }
-    let (opened, held) = (reader.finish()?, holder.finish()?);
-    ensure!(
-        opened > 0 && held > 0,
-        "the readers read {opened} and {held} times"
-    );
+    reader.finish()?.check(0)?;
+    holder.finish()?.check(0).context("an open file")?;
     for pod in ["reader", "first", "second"] {
         pods::delete(cluster, pod)?;
     }

@@ -3,9 +3,10 @@
 use super::Outcome;
 use crate::cluster::{BUCKET, Cluster};
 use crate::container::Container;
-use crate::pods;
-use anyhow::{Result, ensure};
+use crate::{pods, processes};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
+use std::time::Duration;
 
 /// Two subPaths of one volume: a directory to read and write, and a file to read.
 pub(crate) fn sub_paths(cluster: &Cluster) -> Result<Outcome> {
@@ -46,5 +47,47 @@ pub(crate) fn host_to_container(cluster: &Cluster) -> Result<Outcome> {
     let read = Container::of_pod(cluster, "slave")?.run(&["cat", "/data/greeting"])?;
     ensure!(read == "hello\n", "/data/greeting reads {read:?}");
     pods::delete(cluster, "slave")?;
+    Ok(Outcome::Done)
+}
+
+/// Mounts of parts of a volume outlive its daemon, and a container that starts again has them again.
+pub(crate) fn sub_paths_after_kills(cluster: &Cluster) -> Result<Outcome> {
+    cluster.store.put(BUCKET, "reports/line", "a line\n");
+    cluster.store.put(BUCKET, "settings.conf", "key = value\n");
+    let mut spec = pods::spec(&pods::volume(cluster, json!({})));
+    spec["containers"][0]["volumeMounts"] = json!([
+        {"name": "data", "mountPath": "/reports", "subPath": "reports"},
+        {"name": "data", "mountPath": "/settings.conf", "subPath": "settings.conf"},
+    ]);
+    pods::start(cluster, "parts", spec)?;
+    let read = |when: &str| {
+        let read = Container::of_pod(cluster, "parts")?
+            .shell("cat /reports/line /settings.conf")
+            .context(when.to_owned())?;
+        ensure!(read == "a line\nkey = value\n", "{when}: {read:?}");
+        anyhow::Ok(())
+    };
+    read("at first")?;
+    for daemon in processes::daemons(&cluster.node) {
+        daemon.handle.kill();
+        daemon.handle.wait(Duration::from_secs(30));
+    }
+    read("after the daemon was killed")?;
+    let container = Container::of_pod(cluster, "parts")?;
+    let first = container.process()?;
+    first.kill();
+    ensure!(
+        first.wait(Duration::from_secs(30)),
+        "the container does not end"
+    );
+    cluster.kubectl(&[
+        "wait",
+        "pod/parts",
+        "--timeout=120s",
+        "--for=jsonpath={.status.containerStatuses[0].restartCount}=1",
+    ])?;
+    pods::ready(cluster, "parts")?;
+    read("after the container was started again")?;
+    pods::delete(cluster, "parts")?;
     Ok(Outcome::Done)
 }
