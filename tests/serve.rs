@@ -7,9 +7,13 @@ use alicloud_oss::serve::protocol::{State, Status};
 use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use std::fs::{DirBuilder, File, Permissions};
-use std::io::{Read as _, Write as _};
+use std::io::{IoSliceMut, Read as _, Write as _};
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -22,12 +26,12 @@ const UID: u32 = 1_234_567;
 /// A volume that a process serves.
 struct Volume {
     directory: PathBuf,
-    process: Child,
+    process: Option<Child>,
 }
 
 impl Volume {
-    /// Serves the bucket of `sandbox` with `args` for `oss serve`, as `change` wants.
-    fn start(sandbox: &Sandbox, args: &[&str], change: impl FnOnce(&mut Plan)) -> Self {
+    /// A volume of the bucket of `sandbox`, planned as `change` wants, that nobody serves yet.
+    fn prepare(sandbox: &Sandbox, change: impl FnOnce(&mut Plan)) -> Self {
         let directory = sandbox.path("volume");
         let mut builder = DirBuilder::new();
         builder.mode(0o700);
@@ -65,14 +69,20 @@ impl Volume {
         change(&mut plan);
         let plan = plan.render().expect("render the plan");
         std::fs::write(directory.join("serve.json"), plan).expect("write the plan");
-        let process = Command::new(DRIVER)
-            .arg("serve")
-            .args(args)
-            .arg(&directory)
-            .stdin(Stdio::null())
-            .spawn()
-            .expect("start the driver");
-        Self { directory, process }
+        Self {
+            directory,
+            process: None,
+        }
+    }
+
+    /// As `prepare`, and serves it with `args` for `oss serve`.
+    fn start(sandbox: &Sandbox, args: &[&str], change: impl FnOnce(&mut Plan)) -> Self {
+        let mut volume = Self::prepare(sandbox, change);
+        let mut command = Command::new(DRIVER);
+        command.arg("serve").args(args).arg(&volume.directory);
+        let process = command.stdin(Stdio::null()).spawn();
+        volume.process = Some(process.expect("start the driver"));
+        volume
     }
 
     /// As `start`, and waits until it is served.
@@ -97,6 +107,22 @@ impl Volume {
         self.directory.join("staging").join(name)
     }
 
+    /// Waits for its process.
+    fn end(&mut self) -> ExitStatus {
+        let mut process = self.process.take().expect("a process was started");
+        process.wait().expect("wait for the process")
+    }
+
+    fn pid(&self) -> u32 {
+        self.process.as_ref().map_or(0, Child::id)
+    }
+
+    /// Kills its process.
+    fn kill(&mut self) {
+        signal(self.pid(), Signal::SIGKILL);
+        self.end();
+    }
+
     fn kill_daemon(&self) {
         let pid = self.status().daemon.expect("a daemon runs");
         signal(pid, Signal::SIGKILL);
@@ -111,7 +137,7 @@ impl Volume {
 
     #[track_caller]
     fn ends_clean(mut self) {
-        let status: ExitStatus = self.process.wait().expect("wait for the process");
+        let status = self.end();
         assert!(status.success(), "{status}");
         let entries = std::fs::read_dir(&self.directory).expect("list the directory");
         let mut left: Vec<_> = entries
@@ -194,7 +220,7 @@ fn says_why_it_cannot_begin() {
                     file.display()
                 )
             );
-            assert!(!volume.process.wait().unwrap().success());
+            assert!(!volume.end().success());
             std::fs::remove_dir_all(&volume.directory).unwrap();
         }
     });
@@ -279,7 +305,7 @@ fn a_signal_ends_it_as_an_unmount_does() {
         for args in [&[][..], &["--parent"]] {
             let volume = Volume::served(sandbox, args);
             std::fs::write(volume.path("a"), "one").unwrap();
-            signal(volume.process.id(), Signal::SIGTERM);
+            signal(volume.pid(), Signal::SIGTERM);
             volume.ends_clean();
         }
         let volume = Volume::served(sandbox, &[]);
@@ -296,6 +322,129 @@ fn without_relay_the_daemon_has_the_connection() {
         assert_eq!(volume.wait().state, State::Served);
         std::fs::write(volume.path("a"), "one").unwrap();
         assert_eq!(content(sandbox, "a").unwrap(), b"one");
+        volume.unmount();
+    });
+}
+
+#[test]
+#[ignore = "needs root, /dev/fuse and s3fs"]
+fn a_daemon_that_hangs_is_replaced() {
+    with_sandbox(DRIVER, |sandbox| {
+        let volume = Volume::start(sandbox, &[], |plan| plan.hung_after_seconds = 1);
+        let hung = volume.wait().daemon.unwrap();
+        std::fs::write(volume.path("a"), "one").unwrap();
+        signal(hung, Signal::SIGSTOP);
+        assert_eq!(read(&volume.path("a")), "one");
+        let status = volume.wait();
+        assert_eq!((status.killed, status.ends), (1, 1));
+        assert_ne!(status.daemon, Some(hung));
+        volume.unmount();
+    });
+}
+
+#[test]
+#[ignore = "needs root, /dev/fuse and s3fs"]
+fn any_end_of_a_daemon_is_survived() {
+    with_sandbox(DRIVER, |sandbox| {
+        let volume = Volume::served(sandbox, &[]);
+        std::fs::write(volume.path("a"), "one").unwrap();
+        let mut reader = File::open(volume.path("a")).unwrap();
+        for last in [Signal::SIGSEGV, Signal::SIGTERM, Signal::SIGABRT] {
+            signal(volume.wait().daemon.unwrap(), last);
+            assert_eq!(read(&volume.path("a")), "one", "{last}");
+        }
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "one");
+        drop(reader);
+        volume.unmount();
+    });
+}
+
+/// What systemd does for a unit with a descriptor store.
+struct Systemd {
+    socket: UnixDatagram,
+    path: PathBuf,
+}
+
+impl Systemd {
+    fn new(sandbox: &Sandbox) -> Self {
+        let path = sandbox.path("notify");
+        let socket = UnixDatagram::bind(&path).expect("listen");
+        Self { socket, path }
+    }
+
+    /// The descriptor that is stored next, and its name.
+    fn stored(&self) -> (String, Option<OwnedFd>) {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let mut text = [0; 256];
+        let length = recvmsg(
+            &self.socket,
+            &mut [IoSliceMut::new(&mut text)],
+            &mut ancillary,
+            RecvFlags::CMSG_CLOEXEC,
+        )
+        .expect("a message")
+        .bytes;
+        let fd = ancillary.drain().find_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+            _ => None,
+        });
+        (String::from_utf8_lossy(&text[..length]).into_owned(), fd)
+    }
+
+    /// Starts the unit's process with what is stored.
+    fn start(&self, directory: &Path, stored: Option<OwnedFd>) -> Child {
+        let mut command = Command::new("/bin/sh");
+        let script = match stored {
+            Some(_) => {
+                "exec 3<&0 </dev/null; \
+                 LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=fuse exec \"$0\" serve \"$1\""
+            }
+            None => "exec \"$0\" serve \"$1\"",
+        };
+        command
+            .args(["-c", script, DRIVER])
+            .arg(directory)
+            .env("NOTIFY_SOCKET", &self.path)
+            .stdin(stored.map_or_else(Stdio::null, Stdio::from));
+        command.spawn().expect("start the driver")
+    }
+}
+
+#[test]
+#[ignore = "needs root, /dev/fuse and s3fs"]
+fn systemd_keeps_the_mount_for_the_next_process() {
+    with_sandbox(DRIVER, |sandbox| {
+        let systemd = Systemd::new(sandbox);
+        let mut volume = Volume::prepare(sandbox, |_| {});
+        volume.process = Some(systemd.start(&volume.directory, None));
+        assert!(systemd.stored().0.starts_with("FDSTOREREMOVE=1"));
+        let (text, fd) = systemd.stored();
+        assert_eq!(text, "FDSTORE=1\nFDNAME=fuse");
+        assert_eq!(systemd.stored().0, "READY=1");
+        volume.wait();
+        std::fs::write(volume.path("a"), "one").unwrap();
+        // Not this process: a child of it would close the file before it can become the next process
+        // of the volume, and wait for that.
+        let mut reader = Command::new("/bin/sh")
+            .args(["-c", "exec 3<\"$0\"; echo; read go; cat <&3"])
+            .arg(volume.path("a"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut output = reader.stdout.take().unwrap();
+        output.read_exact(&mut [0]).unwrap();
+        volume.kill();
+        volume.process = Some(systemd.start(&volume.directory, fd));
+        reader.stdin.take().unwrap().write_all(b"go\n").unwrap();
+        let mut text = String::new();
+        output.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "one");
+        assert!(reader.wait().unwrap().success());
+        assert!(volume.wait().restored);
         volume.unmount();
     });
 }
