@@ -1,7 +1,10 @@
-//! Cargo's build script: gives every build of the driver a name of its own, made from its sources.
-//! The stamp of `init` carries it, and so the installer knows which build kubelet has loaded.
+//! Cargo's build script: gives every build of the driver its own name, made from its sources.
+//! The record of `init` contains it, so the installer knows which build kubelet has loaded.
 
-#![allow(clippy::print_stdout, reason = "a build script speaks to Cargo there")]
+#![allow(
+    clippy::print_stdout,
+    reason = "a build script passes settings to Cargo there"
+)]
 
 use std::error::Error;
 use std::fs;

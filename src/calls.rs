@@ -1,4 +1,4 @@
-//! kubelet's calls, each told as a story of steps. An error of any step becomes the answer here and
+//! kubelet's calls, each a sequence of steps. An error of any step becomes the response here and
 //! nowhere else.
 
 mod adopt;
@@ -16,7 +16,7 @@ use anyhow::{Result, anyhow};
 use std::ffi::OsStr;
 use std::time::Instant;
 
-/// The answer to `call`. It never fails: what goes wrong is a Failure.
+/// The response to `call`. It never fails: every error is a Failure.
 pub fn answer(call: &Call) -> Response {
     match call {
         // Under kubelet's node-wide lock: nothing is waited for, and nothing can fail.
@@ -24,8 +24,8 @@ pub fn answer(call: &Call) -> Response {
             init::record();
             Response::initialized()
         }
-        Call::Unsupported(word) => Response::not_supported(&format!(
-            "the call {word:?} is not one of init, mount and unmount"
+        Call::Unsupported(name) => Response::not_supported(&format!(
+            "the call {name:?} is not one of init, mount and unmount"
         )),
         Call::Malformed { call, problem } => {
             logged(call, OsStr::new(""), |_, _, _| Err(anyhow!(*problem)))
@@ -38,11 +38,11 @@ pub fn answer(call: &Call) -> Response {
             unmount::unmount(&target?, &config.unwrap_or_default())
         }),
         // Answered before.
-        Call::Cli(_) => Response::not_supported("not a call of kubelet's"),
+        Call::Cli(_) => Response::not_supported("not a call of kubelet"),
     }
 }
 
-/// The lines that `oss heal` has for the person or unit that calls it, and whether all is well.
+/// The output lines of `oss heal`, and whether it succeeded.
 pub(crate) fn heal(ids: &[String]) -> (Vec<String>, bool) {
     lines("heal", |config| heal::heal(ids, config))
 }
@@ -52,7 +52,7 @@ pub(crate) fn heal_after_start(id: &str) -> (Vec<String>, bool) {
     lines("heal", |config| heal::after_start(id, config))
 }
 
-/// The lines that `oss adopt` has for the person that calls it, and whether all is well.
+/// The output lines of `oss adopt`, and whether it succeeded.
 pub(crate) fn adopt() -> (Vec<String>, bool) {
     lines("adopt", |_| adopt::adopt())
 }
@@ -93,12 +93,12 @@ fn logged(
         Err(_) => ("-".to_owned(), "-".to_owned()),
     };
     let mut subject = String::new();
-    let answer = match step(target, config, &mut subject) {
+    let response = match step(target, config, &mut subject) {
         Ok(()) => Response::success(),
         Err(e) => Response::failure(&format!("{e:#}")),
     };
     let ms = since.elapsed().as_millis();
-    let (status, message) = (answer.status(), answer.message());
+    let (status, message) = (response.status(), response.message());
     log::info!("{name} pod={pod} volume={volume:?} {subject} {status} in {ms} ms {message}");
-    answer
+    response
 }

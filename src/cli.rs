@@ -1,4 +1,5 @@
-//! What people type, and units run: `adopt`, `heal`, `--help` and `--version`. kubelet sends none of these.
+//! What administrators type, and units run: `adopt`, `heal`, `--help` and `--version`. kubelet makes
+//! none of these calls.
 
 use crate::calls;
 use crate::state::init_record::BUILD;
@@ -28,25 +29,25 @@ fn command() -> Command {
                         .long("after-start")
                         .value_name("ID")
                         .conflicts_with("ID")
-                        .help("As the unit of a volume does behind each start of its daemon"),
+                        .help("As the unit of a volume does after each start of its daemon"),
                 )
                 .arg(Arg::new("ID").num_args(0..)),
         )
 }
 
-/// Does what `args` ask for and prints the outcome. The status is 1 if something could not be healed,
-/// 2 if the words make no sense.
+/// Runs the command `args` and prints its output. The status is 1 if something could not be healed,
+/// 2 if the arguments are wrong.
 pub fn run(args: &[OsString]) -> ExitCode {
-    let words = std::iter::once("oss".into()).chain(args.iter().cloned());
-    let (text, status) = match command().try_get_matches_from(words) {
+    let args = std::iter::once("oss".into()).chain(args.iter().cloned());
+    let (text, status) = match command().try_get_matches_from(args) {
         Ok(matches) if matches.subcommand_name() == Some("adopt") => outcome(calls::adopt()),
         Ok(matches) => heal(&matches),
-        Err(shown) => {
-            let status = if shown.use_stderr() { 2 } else { 0 };
-            (shown.to_string(), status)
+        Err(usage) => {
+            let status = if usage.use_stderr() { 2 } else { 0 };
+            (usage.to_string(), status)
         }
     };
-    // Closed stdout: the person has gone.
+    // A closed stdout is ignored: then nothing reads it.
     let _ = std::io::stdout().write_all(text.as_bytes());
     ExitCode::from(status)
 }
@@ -65,7 +66,7 @@ fn heal(matches: &ArgMatches) -> (String, u8) {
     outcome(calls::heal(&ids))
 }
 
-fn outcome((lines, well): (Vec<String>, bool)) -> (String, u8) {
+fn outcome((lines, succeeded): (Vec<String>, bool)) -> (String, u8) {
     let text = lines.iter().map(|line| format!("{line}\n")).collect();
-    (text, u8::from(!well))
+    (text, u8::from(!succeeded))
 }

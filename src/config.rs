@@ -12,32 +12,32 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Where the configuration is looked for.
-pub(crate) const DEFAULT_FILE: &str = "/etc/alicloud-oss/config.json";
+pub const DEFAULT_FILE: &str = "/etc/alicloud-oss/config.json";
 /// The variable of kubelet's environment that names another file.
-pub(crate) const FILE_VARIABLE: &str = "OSS_FLEXVOLUME_CONFIG";
+pub const FILE_VARIABLE: &str = "OSS_FLEXVOLUME_CONFIG";
 
 /// What the administrator decides for one node. Unknown keys are errors: a misspelt limit must not
-/// silently not hold.
+/// be ignored.
 #[derive(Deserialize, Debug)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
-pub(crate) struct Config {
+pub struct Config {
     /// The FUSE daemon: a name to look up in the standard directories, or an absolute path.
-    pub(crate) ossfs: String,
+    pub ossfs: String,
     #[serde(deserialize_with = "state_path")]
-    pub(crate) state_dir: PathBuf,
+    pub state_dir: PathBuf,
     #[serde(deserialize_with = "absolute_path")]
-    pub(crate) log_file: PathBuf,
-    pub(crate) log_level: LogLevel,
-    pub(crate) launcher: Launcher,
+    pub log_file: PathBuf,
+    pub log_level: LogLevel,
+    pub launcher: Launcher,
     #[serde(rename = "mountTimeoutSeconds", deserialize_with = "seconds")]
-    pub(crate) mount_timeout: Duration,
+    pub mount_timeout: Duration,
     #[serde(rename = "unmountTimeoutSeconds", deserialize_with = "seconds")]
-    pub(crate) unmount_timeout: Duration,
+    pub unmount_timeout: Duration,
     /// After how long a daemon that does not answer is aborted; absent: never.
     #[serde(rename = "abortHungAfterSeconds", deserialize_with = "some_seconds")]
-    pub(crate) abort_hung_after: Option<Duration>,
+    pub abort_hung_after: Option<Duration>,
     /// Whether Pods with the same volume share one daemon.
-    pub(crate) share_mounts: bool,
+    pub share_mounts: bool,
     /// Options for every volume, before the volume's own.
     #[serde(deserialize_with = "default_options")]
     pub(crate) default_options: Vec<MountOption>,
@@ -46,15 +46,15 @@ pub(crate) struct Config {
     pub(crate) allowed_options: Vec<Allowed>,
     /// The hosts that volumes may name as their endpoint, `*.suffix` for every host below one.
     /// Absent: every host but the node's own link-local addresses.
-    pub(crate) allowed_endpoints: Option<Vec<String>>,
-    /// Credentials of the node for volumes that bring none. Absent: such volumes are refused.
-    pub(crate) node_credentials: Option<NodeCredentials>,
+    pub allowed_endpoints: Option<Vec<String>>,
+    /// Credentials of the node for volumes without any. Absent: such volumes are refused.
+    pub node_credentials: Option<NodeCredentials>,
 }
 
 /// How ossfs is started.
 #[derive(Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Launcher {
+pub enum Launcher {
     /// As a unit where systemd runs, else directly.
     Auto,
     /// As an instance of systemd's template unit, which restarts it.
@@ -84,16 +84,16 @@ pub enum LogLevel {
 /// The node's own key pair and RAM role, and the buckets they may be used for.
 #[derive(Deserialize, Debug)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
-pub(crate) struct NodeCredentials {
+pub struct NodeCredentials {
     #[serde(deserialize_with = "absolute_path")]
-    pub(crate) ak_id_file: PathBuf,
+    pub ak_id_file: PathBuf,
     #[serde(deserialize_with = "absolute_path")]
-    pub(crate) ak_secret_file: PathBuf,
+    pub ak_secret_file: PathBuf,
     /// The node's RAM role, if volumes may ask for it with `ramRole`.
     #[serde(deserialize_with = "ram_role")]
-    pub(crate) ram_role: Option<String>,
-    /// Names of buckets; `*` stands for every bucket.
-    pub(crate) buckets: Vec<String>,
+    pub ram_role: Option<String>,
+    /// Names of buckets; `*` for every bucket.
+    pub buckets: Vec<String>,
 }
 
 impl Default for Config {
@@ -137,7 +137,7 @@ impl NodeCredentials {
 
 impl Config {
     /// The configuration in `text`. An error names the key and the line.
-    pub(crate) fn parse(text: &str) -> Result<Self> {
+    pub fn parse(text: &str) -> Result<Self> {
         serde_json::from_str(text).map_err(|e| match faulty_key(text) {
             Some(key) => anyhow!("key {key:?}: {e}"),
             None => anyhow!(e),
@@ -146,7 +146,7 @@ impl Config {
 
     /// The configuration of this node, from the file that `variable` (the value of
     /// `OSS_FLEXVOLUME_CONFIG`) names, else from the usual one. Only the usual file may be missing.
-    pub(crate) fn load(variable: Option<OsString>) -> Result<Self> {
+    pub fn load(variable: Option<OsString>) -> Result<Self> {
         let named = variable
             .filter(|value| !value.is_empty())
             .map(PathBuf::from);
@@ -163,12 +163,12 @@ impl Config {
 }
 
 /// The first key of the JSON object `text` that is no configuration by itself: serde's own message
-/// tells the line, and not always the key.
+/// names the line, and not always the key.
 fn faulty_key(text: &str) -> Option<String> {
     let object: serde_json::Map<String, serde_json::Value> = serde_json::from_str(text).ok()?;
     object.into_iter().find_map(|(key, value)| {
-        let alone = serde_json::json!({ &key: value }).to_string();
-        serde_json::from_str::<Config>(&alone)
+        let single = serde_json::json!({ &key: value }).to_string();
+        serde_json::from_str::<Config>(&single)
             .is_err()
             .then_some(key)
     })
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn believes_only_files_that_root_alone_writes() {
+    fn reads_only_files_that_root_alone_can_write() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("config.json");
         std::fs::write(&path, r#"{"ossfs":"x"}"#).unwrap();
@@ -344,7 +344,7 @@ mod tests {
             ),
             (
                 "{\"defaultOptions\":[\"url=x\"]}",
-                "key \"defaultOptions\": \"url\" is not taken",
+                "key \"defaultOptions\": \"url\" is not allowed",
             ),
             (
                 "{\"nodeCredentials\":{\"bucket\":[]}}",

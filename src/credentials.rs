@@ -4,7 +4,7 @@
 use std::fmt;
 use zeroize::Zeroizing;
 
-/// Longest key id or secret taken, in bytes; those of Alibaba Cloud have 16 to 30.
+/// The longest key id or secret, in bytes; those of Alibaba Cloud have 16 to 30.
 const MAX_LENGTH: usize = 256;
 
 /// The shortest key that is looked for in a message, in bytes.
@@ -35,9 +35,9 @@ impl fmt::Display for KeyError {
 }
 
 impl KeyPair {
-    /// The pair of two texts, without blanks around them: Secrets often end in a newline. An error
-    /// says which half ("akId", "akSecret") cannot stand in a passwd file, whose line is
-    /// `bucket:id:secret` without blanks.
+    /// The pair of two texts, without white space around them: Secrets often end in a newline. An
+    /// error names the half ("akId", "akSecret") that does not fit in a passwd file, whose line is
+    /// `bucket:id:secret` without white space.
     pub(crate) fn parse(id: &str, secret: &str) -> Result<Self, (&'static str, KeyError)> {
         Ok(Self {
             id: part(id).map_err(|e| ("akId", e))?,
@@ -50,7 +50,7 @@ impl KeyPair {
         Zeroizing::new(format!("{bucket}:{}:{}\n", *self.id, *self.secret))
     }
 
-    /// The first characters of the key id, enough to tell keys apart in a log.
+    /// The first characters of the key id, enough to distinguish keys in a log.
     pub(crate) fn short_id(&self) -> String {
         let shown = (self.id.chars().count() / 2).min(4);
         self.id.chars().take(shown).chain(['…']).collect()
@@ -60,7 +60,7 @@ impl KeyPair {
     pub(crate) fn redact(&self, text: &str) -> String {
         let mut text = text.to_owned();
         for (half, shown) in [(&self.secret, "***"), (&self.id, self.short_id().as_str())] {
-            // A word as short as that is nobody's key, and may be part of any other word.
+            // A text as short as that is no real key, and may be part of any other text.
             if half.len() >= MIN_REDACTED {
                 text = text.replace(half.as_str(), shown);
             }
@@ -68,7 +68,7 @@ impl KeyPair {
         text
     }
 
-    /// What tells this pair from any other, to be hashed and never shown.
+    /// What distinguishes this pair from any other, to be hashed and never shown.
     pub(crate) fn hash_input(&self) -> [&str; 2] {
         [&self.id, &self.secret]
     }
@@ -87,7 +87,7 @@ fn part(text: &str) -> Result<Zeroizing<String>, KeyError> {
         .any(|c| c.is_whitespace() || c.is_control() || c == ':')
     {
         return Err(KeyError(
-            "has a blank, a control character or a colon, which no key has",
+            "contains a space, a control character or a colon, which no key does",
         ));
     }
     Ok(Zeroizing::new(text.to_owned()))

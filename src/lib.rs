@@ -7,6 +7,7 @@ pub mod calls;
 pub mod cli;
 pub mod config;
 mod credentials;
+mod descriptor;
 pub mod helpers;
 #[cfg(any(test, feature = "invariants"))]
 pub mod invariants;

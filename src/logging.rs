@@ -12,9 +12,9 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as 
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-/// The size from which a log is put aside, in bytes.
+/// The size from which a log is rotated, in bytes.
 const MAX_BYTES: u64 = 10 * 1024 * 1024;
-/// How many logs that were put aside are kept (`.1` is the youngest).
+/// How many rotated logs are kept (`.1` is the youngest).
 const KEPT: u32 = 4;
 
 /// Logs to the file at `path` from here on, and panics with it. Without such a file, to nothing.
@@ -56,7 +56,7 @@ pub fn catch_panics() {
     std::panic::set_hook(Box::new(|panic| log::error!("{panic}")));
 }
 
-/// The log at `path`, open for appending, after putting a large one aside.
+/// The log at `path`, open for appending, after rotating a large one.
 fn open(path: &Path) -> io::Result<File> {
     if let Some(directory) = path.parent() {
         DirBuilder::new()
@@ -81,11 +81,13 @@ fn append(path: &Path) -> io::Result<File> {
     let meta = file.metadata()?;
     match meta.is_file() && meta.nlink() == 1 && meta.uid() == nix::unistd::geteuid().as_raw() {
         true => Ok(file),
-        false => Err(io::Error::other("the log is not a file of its own")),
+        false => Err(io::Error::other(
+            "the log is not a regular file of this user with one link",
+        )),
     }
 }
 
-/// Puts `large`, the log at `path`, aside and opens a new one. Calls that run at once do it once:
+/// Rotates `large`, the log at `path`, and opens a new one. Calls that run at once do it once:
 /// who gets the lock checks that the log is still the same file. A call that still has the old file
 /// open goes on writing to it.
 fn rotate(path: &Path, large: File) -> io::Result<File> {
@@ -96,14 +98,14 @@ fn rotate(path: &Path, large: File) -> io::Result<File> {
     if (held.dev(), held.ino()) == (found.dev(), found.ino()) {
         for age in (1..KEPT).rev() {
             // The first rotations find none to move.
-            let _ = std::fs::rename(aside(path, age), aside(path, age + 1));
+            let _ = std::fs::rename(rotated(path, age), rotated(path, age + 1));
         }
-        std::fs::rename(path, aside(path, 1))?;
+        std::fs::rename(path, rotated(path, 1))?;
     }
     append(path)
 }
 
-fn aside(path: &Path, age: u32) -> PathBuf {
+fn rotated(path: &Path, age: u32) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".{age}"));
     name.into()
@@ -116,12 +118,12 @@ fn readable_by_others(file: &File) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
-    use super::{KEPT, MAX_BYTES, aside, open};
+    use super::{KEPT, MAX_BYTES, open, rotated};
     use std::io::Write as _;
     use std::os::unix::fs::PermissionsExt as _;
 
     #[test]
-    fn a_large_log_is_put_aside_once_by_calls_that_run_at_once() {
+    fn a_large_log_is_rotated_once_by_calls_that_run_at_once() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("deep/log");
         writeln!(open(&path).unwrap(), "first").unwrap();
@@ -132,8 +134,8 @@ mod tests {
                 scope.spawn(|| writeln!(open(&path).unwrap(), "line").unwrap());
             }
         });
-        assert!(aside(&path, 1).metadata().unwrap().len() >= MAX_BYTES);
-        assert!(!aside(&path, 2).exists());
+        assert!(rotated(&path, 1).metadata().unwrap().len() >= MAX_BYTES);
+        assert!(!rotated(&path, 2).exists());
         assert!(path.metadata().map_or(0, |meta| meta.len()) < MAX_BYTES);
     }
 

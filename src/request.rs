@@ -1,7 +1,7 @@
 //! The options JSON of a mount call to a `MountRequest`: everything is checked here, before the
-//! call has its first effect, and nothing is checked again behind it.
+//! call has its first effect, and nothing is checked again after it.
 //!
-//! All of it is the word of a Pod's author, `kubernetes.io/…` keys included: kubelet copies the
+//! All of it comes from a Pod's author, `kubernetes.io/…` keys included: kubelet copies the
 //! user's options over its own.
 
 pub(crate) mod location;
@@ -15,9 +15,7 @@ use crate::options::refusal::Refusal;
 use crate::text::quote;
 use base64::Engine as _;
 use location::{Bucket, Endpoint, Location, SubDirectory};
-
 use options_json::OptionsJson;
-
 use zeroize::Zeroizing;
 
 /// What kubelet puts before the keys of a Secret.
@@ -214,7 +212,7 @@ fn signature(
             let region = region.or_else(|| endpoint.region()).ok_or_else(|| {
                 Refusal::new(
                     "region",
-                    "is required with sigVersion \"v4\": it cannot be told from the url",
+                    "is required with sigVersion \"v4\": the url does not contain it",
                 )
             })?;
             MountOption::parse("region", &format!("region={region}"))
@@ -271,7 +269,7 @@ fn credentials(
     match (pair, options.get("ramRole")) {
         (Some(_), Some(_)) => Err(Refusal::new(
             "ramRole",
-            "stands beside a key pair: give one of them",
+            "conflicts with a key pair: set only one of them",
         )),
         (Some(pair), None) => Ok(CredentialSource::Given(pair)),
         (None, Some(role)) => Ok(CredentialSource::RamRole(role.to_owned())),

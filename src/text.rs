@@ -41,7 +41,7 @@ pub(crate) fn is_normal_path(path: &str) -> bool {
 }
 
 /// Whether `c` may go to ossfs: libfuse splits at commas and decodes backslashes, and a shell that
-/// someone puts in between would take quotes apart.
+/// somebody puts in between would interpret quotes.
 pub(crate) fn is_plain(c: char) -> bool {
     !c.is_control()
         && !c.is_whitespace()

@@ -65,7 +65,7 @@ fn an_endpoint_that_does_not_answer_fails_at_the_deadline() {
     with_settings(DRIVER, &impatient(), |node| {
         let refusing = refusing_server().unwrap();
         let silent = silent_server().unwrap();
-        let hint = "check url, and that this node reaches it";
+        let hint = "check the url, and that this node can reach it";
         fails(
             node,
             json!({"url": refusing.url()}),
@@ -141,14 +141,14 @@ fn a_daemon_that_does_not_serve_is_found_out() {
             (
                 "exits-0",
                 "exit 0",
-                vec!["ended without serving the mount (status 0)"],
+                vec!["exited without serving the mount (status 0)"],
             ),
             (
                 "exits-3",
                 "echo 'ossfs: something is wrong' >&2; exit 3",
                 vec!["exited with status 3", "ossfs: something is wrong"],
             ),
-            ("killed", "kill -9 $$", vec!["was ended by a signal"]),
+            ("killed", "kill -9 $$", vec!["was killed by a signal"]),
             (
                 "never-mounts",
                 "exec sleep 1000",

@@ -16,17 +16,17 @@ const DRIVER: &str = env!("CARGO_BIN_EXE_oss");
 
 const MOUNT: [&str; 5] = [
     "mount: registered",
-    "mount: written down",
+    "mount: recorded",
     "serve: started",
     "serve: served",
-    "mount: shown",
+    "mount: bound",
 ];
 const UNMOUNT: [&str; 7] = [
     "unmount: found",
     "unmount: target unmounted",
     "release: unregistered",
     "remove: about to end",
-    "end: daemon forgotten",
+    "end: daemon record removed",
     "end: staging unmounted",
     "remove: ended",
 ];
@@ -165,7 +165,7 @@ fn a_panic_is_answered_and_the_next_call_copes_with_it() {
                 "{}",
                 answer.message
             );
-            assert!(node.log().contains("a test wants it"));
+            assert!(node.log().contains("requested by a test"));
             node.unmount(&target).success();
             node.assert_clean();
         }
@@ -254,7 +254,7 @@ fn what_a_killed_mount_noted_goes_with_its_pod_although_others_use_the_volume() 
             fs::create_dir_all(&gone).unwrap();
             let text = options.to_string();
             let args = ["mount", gone.to_str().unwrap(), &text];
-            node.kubelet.killed_at("mount: written down", &args);
+            node.kubelet.killed_at("mount: recorded", &args);
             // Its Pod is deleted: kubelet never names it again.
             fs::remove_dir(&gone).unwrap();
         }

@@ -49,7 +49,7 @@ fn every_recorded_call_is_answered_as_it_should_be() {
                     if recorded.ends_with("oss4") {
                         // This key has blanks and quotes, which no passwd file can hold.
                         assert!(
-                            answer.failure().contains("\"akSecret\": has a blank"),
+                            answer.failure().contains("\"akSecret\": contains a space"),
                             "{}",
                             answer.message
                         );

@@ -1,4 +1,4 @@
-//! The call `mount TARGET JSON`: a bucket is mounted at TARGET, or nothing has changed.
+//! The call `mount TARGET JSON`: a bucket is mounted at TARGET, or nothing is changed.
 
 use super::heal;
 use crate::config::{Config, NodeCredentials};
@@ -67,7 +67,7 @@ struct Node {
     supervisor: Supervisor,
 }
 
-/// Finds what is needed for running ossfs; an error says what the node lacks.
+/// Finds what is needed for running ossfs; an error names what the node lacks.
 fn prepare(config: &Config) -> Result<Node> {
     let node = Node {
         program: launch::find_program(&config.ossfs)?,
@@ -132,9 +132,9 @@ fn attach(
     let attached = record(&volume, &start, credentials, &request.location.bucket)
         .and_then(|()| ensure::serve(&volume, &lock, deadline))
         .and_then(|is_new| bind_target(&volume, &directory).map(|()| is_new));
-    failpoint::reach("mount: shown");
+    failpoint::reach("mount: bound");
     match &attached {
-        // Its daemon before has died: the Pods that have the volume already get the new one, too.
+        // The previous daemon has died: the Pods that have the volume already get the new one, too.
         Ok(true) => {
             let healed = volume.targets().and_then(|targets| match targets.len() {
                 0 | 1 => Ok(0),
@@ -169,7 +169,7 @@ fn record(
         }
         volume.write_start(start)?;
     }
-    failpoint::reach("mount: written down");
+    failpoint::reach("mount: recorded");
     Ok(())
 }
 
@@ -182,8 +182,9 @@ fn give_up(volume: &Volume, target: &Target, deadline: Deadline) -> Result<()> {
     Ok(())
 }
 
-/// Whether `target` shows the volume already, so that there is nothing to do. An error if something
-/// else is there; a dead mount of ours or of the old driver's is no obstacle, the new one covers it.
+/// Whether the volume is mounted at `target` already, so that there is nothing to do. An error if
+/// something else is there; a dead mount of this driver or of the old one is no obstacle, the new one
+/// is mounted over it.
 fn is_already_mounted(
     target: &Target,
     directory: &Directory,
@@ -206,7 +207,7 @@ fn is_already_mounted(
     };
     if !top.is_ossfs() {
         bail!(
-            "TARGET {path} carries another mount: {} of type {}",
+            "TARGET {path} already has another mount: {} of type {}",
             top.source,
             top.fs_type
         );
@@ -217,11 +218,13 @@ fn is_already_mounted(
     match probe::health(target.path(), deadline)? {
         Health::Dead => Ok(false),
         Health::Serving(_) if another => {
-            bail!("TARGET {path} carries this volume with other options or keys: unmount it first")
+            bail!(
+                "TARGET {path} has this volume mounted with other options or keys: unmount it first"
+            )
         }
         Health::Serving(_) => Ok(true),
-        Health::Unusable(how) => bail!("TARGET {path} carries an ossfs mount, but {how}"),
-        Health::Unresponsive => bail!("TARGET {path} carries an ossfs mount that does not answer"),
+        Health::Unusable(how) => bail!("TARGET {path} has an ossfs mount, but {how}"),
+        Health::Unresponsive => bail!("TARGET {path} has an ossfs mount that does not respond"),
     }
 }
 
@@ -234,10 +237,10 @@ fn is_empty(path: &Path) -> Result<bool> {
 /// Binds the volume to its target.
 fn bind_target(volume: &Volume, target: &Directory) -> Result<()> {
     let staging = Directory::open(&volume.staging())?.context("the staging directory is gone")?;
-    // Checked on what is open: should ossfs end right here, the bind fails, and never shows the
+    // Checked on the open directory: if ossfs exits right here, the bind fails. It never binds the
     // plain directory, where a Pod would write to the node's disk.
     if !staging.is_mount_point()? {
-        bail!("ossfs has ended right behind its start");
+        bail!("ossfs exited immediately after mounting");
     }
     bind(&staging, target)
 }

@@ -1,7 +1,8 @@
-//! The call `unmount TARGET`: afterwards nothing is mounted at TARGET, and a volume that nobody uses
-//! any more has left the node, with everything that was written in the bucket.
+//! The call `unmount TARGET`: afterwards nothing is mounted at TARGET. A volume without another
+//! target is removed from the node, after everything that was written has reached the bucket.
 
 use crate::config::Config;
+use crate::descriptor;
 use crate::kubelet::target::Target;
 use crate::mounts::directory::{self, Directory};
 use crate::mounts::table::MountTable;
@@ -64,7 +65,7 @@ fn unmount_target(target: &Target, volumes: &[Volume], deadline: Deadline) -> Re
     if !directory::is_mount_point(path)? {
         return Ok(());
     }
-    let daemons = process::with_argument(&["ossfs", "s3fs"], target.as_str());
+    let daemons = process::with_argument(&descriptor::NAMES, target.as_str());
     report(target, unmount::in_helper(path, deadline.half())?)?;
     for daemon in daemons {
         if let Some(process) = daemon.open()?
@@ -78,13 +79,16 @@ fn unmount_target(target: &Target, volumes: &[Volume], deadline: Deadline) -> Re
 
 fn report(target: &Target, detached: bool) -> Result<()> {
     if detached {
-        log::warn!("{} was busy and has been detached lazily", target.as_str());
+        log::warn!(
+            "{} was busy and has been detached lazily (MNT_DETACH)",
+            target.as_str()
+        );
     }
     Ok(())
 }
 
-/// Unmounts binds of this volume's sub-directories that an old kubelet has left behind. Those of
-/// other volumes, whose names may begin alike, are not touched.
+/// Unmounts binds of this volume's sub-directories that an old kubelet has left. Those of other
+/// volumes, whose names may have the same beginning, are not touched.
 fn unmount_subpaths(target: &Target, deadline: Deadline) -> Result<()> {
     let Some(subpaths) = target.subpaths() else {
         return Ok(());

@@ -1,9 +1,9 @@
-//! argv to `Call`: kubelet's calls, commands that are typed, or a call that is not supported, by name.
+//! argv to `Call`: kubelet's calls, an administrator's commands, or the name of any other call.
 
 use std::ffi::OsString;
 use zeroize::Zeroizing;
 
-/// What one run of the driver is asked to do.
+/// What one run of the driver has to do.
 pub enum Call {
     Init,
     Mount {
@@ -13,7 +13,7 @@ pub enum Call {
     Unmount {
         target: OsString,
     },
-    /// mount or unmount with the wrong arguments; the text says what is expected.
+    /// mount or unmount with the wrong arguments; the text tells what is expected.
     Malformed {
         call: &'static str,
         problem: &'static str,
@@ -28,15 +28,15 @@ impl Call {
     /// The call of the arguments after the program's name.
     pub fn from_args(args: impl IntoIterator<Item = OsString>) -> Self {
         let args: Vec<OsString> = args.into_iter().collect();
-        let word = args.first().and_then(|word| word.to_str());
-        match word {
+        let name = args.first().and_then(|name| name.to_str());
+        match name {
             Some("init") => Self::Init,
             Some("mount") => Self::mount(args),
             Some("unmount") => Self::unmount(args),
             Some("adopt" | "heal" | "--help" | "-h" | "--version" | "-V") => Self::Cli(args),
             _ => Self::Unsupported(
                 args.first()
-                    .map(|word| word.to_string_lossy().into_owned())
+                    .map(|name| name.to_string_lossy().into_owned())
                     .unwrap_or_default(),
             ),
         }

@@ -11,7 +11,7 @@ use std::io::Write as _;
 /// The longest message handed to kubelet, in bytes: it becomes a Pod Event.
 const MAX_MESSAGE: usize = 800;
 
-/// An answer to one call.
+/// The response to one call.
 #[derive(Serialize, Debug, PartialEq, Eq)]
 pub struct Response {
     status: Status,
@@ -61,7 +61,7 @@ impl Response {
         Self::new(Status::Failure, one_line(message))
     }
 
-    /// The answer to a call that this driver leaves to kubelet. kubelet remembers it for the life
+    /// The response to a call that this driver leaves to kubelet. kubelet remembers it for the life
     /// of its plugin object, so mount and unmount never give it.
     pub fn not_supported(message: &str) -> Self {
         Self::new(Status::NotSupported, one_line(message))
@@ -75,7 +75,7 @@ impl Response {
         }
     }
 
-    /// The status word, for the log.
+    /// The status as kubelet spells it, for the log.
     pub fn status(&self) -> &'static str {
         match self.status {
             Status::Success => "Success",
@@ -98,7 +98,7 @@ impl Response {
         line
     }
 
-    /// Prints the answer for kubelet. A closed stdout is ignored: there is nobody left to tell.
+    /// Prints the response for kubelet. A closed stdout is ignored: then nothing reads it.
     pub fn print(&self) {
         let mut stdout = std::io::stdout().lock();
         let _ = stdout
@@ -107,7 +107,7 @@ impl Response {
     }
 }
 
-/// `text` with line ends and control characters as blanks, cut at `MAX_MESSAGE` bytes.
+/// `text` with line ends and control characters as spaces, cut at `MAX_MESSAGE` bytes.
 fn one_line(text: &str) -> String {
     let flat = strip_control(text);
     let mut line = flat.split(' ').filter(|w| !w.is_empty()).fold(

@@ -1,6 +1,6 @@
 //! TARGET, the directory of one volume of one Pod:
-//! `<kubelet root>/pods/<uid>/volumes/alicloud~oss/<volume>`. It alone says whose volume a call is
-//! about; nothing in the options JSON is trusted for that.
+//! `<kubelet root>/pods/<uid>/volumes/alicloud~oss/<volume>`. Only TARGET tells whose volume a
+//! call is about; nothing in the options JSON is trusted for that.
 
 use super::DRIVER_DIRECTORY;
 use crate::text::{hex, is_normal_path};
@@ -10,12 +10,12 @@ use std::path::{Path, PathBuf};
 
 /// A target path: absolute, without `.` and `..`, printable.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Target {
+pub struct Target {
     path: String,
 }
 
 impl Target {
-    pub(crate) fn parse(text: &OsStr) -> Result<Self, String> {
+    pub fn parse(text: &OsStr) -> Result<Self, String> {
         let Some(path) = text.to_str() else {
             return Err(format!("TARGET {text:?} is not UTF-8"));
         };
@@ -41,7 +41,7 @@ impl Target {
         Path::new(&self.path)
     }
 
-    /// Pod directory and Pod UID, volume name; nothing where the path is not laid out as kubelet
+    /// Pod directory and Pod UID, volume name; `None` where the path is not laid out as kubelet
     /// does it.
     fn parts(&self) -> Option<(&Path, &str, &str)> {
         let name = |path: &Path| path.file_name().and_then(OsStr::to_str).map(str::to_owned);
@@ -54,6 +54,11 @@ impl Target {
         let uid = pod.file_name()?.to_str()?;
         let volume = self.path().file_name()?.to_str()?;
         laid_out.then_some((pod, uid, volume))
+    }
+
+    /// Pod UID and volume name; `None` where the path is not laid out as kubelet does it.
+    pub fn pod_and_volume(&self) -> Option<(&str, &str)> {
+        self.parts().map(|(_, uid, volume)| (uid, volume))
     }
 
     /// The UID of the Pod, for the log.
@@ -73,7 +78,7 @@ impl Target {
         Some(pod.join("volume-subpaths").join(volume))
     }
 
-    /// A file name that stands for this target.
+    /// A file name that is unique to this target.
     pub(crate) fn key(&self) -> String {
         hex(&Sha256::digest(self.path.as_bytes()))[..32].to_owned()
     }
@@ -91,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn tells_pod_and_volume_from_the_path() {
+    fn pod_and_volume_are_read_from_the_path() {
         let target = target("/var/lib/kubelet/pods/aa7a-2990/volumes/alicloud~oss/grep").unwrap();
         assert_eq!((target.pod_uid(), target.volume()), ("aa7a-2990", "grep"));
         assert_eq!(
@@ -112,7 +117,7 @@ mod tests {
         ] {
             let target = target(text).unwrap();
             assert_eq!((target.pod_uid(), target.volume()), ("-", "-"), "{text}");
-            assert_eq!(target.subpaths(), None);
+            assert_eq!((target.subpaths(), target.pod_and_volume()), (None, None));
         }
     }
 

@@ -4,9 +4,8 @@ use crate::mounts::directory::Directory;
 use anyhow::{Context as _, Result};
 use nix::mount::{MsFlags, mount};
 
-/// Shows the file system at `source` at `target` too: a bind mount with the flags of `source`,
-/// which has its own nosuid, nodev and ro. What stands at the paths meanwhile does not matter, the
-/// directories are open.
+/// Bind mounts `source` at `target`, with the flags of `source`: nosuid, nodev and ro are its own.
+/// What is at the paths meanwhile does not matter, the directories are open.
 pub(crate) fn bind(source: &Directory, target: &Directory) -> Result<()> {
     mount(
         Some(&source.proc_path()),
@@ -19,7 +18,7 @@ pub(crate) fn bind(source: &Directory, target: &Directory) -> Result<()> {
 }
 
 /// Takes the mount that is open as `mounted` out of its peer group: what is mounted on it is not
-/// passed on, and what binds it begins a group of its own.
+/// passed on, and a bind mount of it starts a new group.
 pub(crate) fn make_private(mounted: &Directory) -> Result<()> {
     mount(
         None::<&str>,

@@ -1,6 +1,6 @@
 //! An open directory, reached step by step without following a symbolic link, so that what was
-//! checked is what is mounted on. Opening one never asks a FUSE daemon (O_PATH, open(2)), so a dead
-//! or hung mount cannot stop it.
+//! checked is what is mounted on. Opening one sends no request to a FUSE daemon (O_PATH, open(2)),
+//! so a dead or hung mount cannot block it.
 
 use crate::mounts::table::MountTable;
 use anyhow::{Context as _, Result, bail};
@@ -15,7 +15,7 @@ const OPEN: OFlag = OFlag::O_PATH
     .union(OFlag::O_NOFOLLOW)
     .union(OFlag::O_CLOEXEC);
 
-/// An open directory, for use as a place (not for reading).
+/// An open directory, to mount on and to look up names in (not for reading).
 pub(crate) struct Directory {
     fd: OwnedFd,
     path: PathBuf,
@@ -60,7 +60,7 @@ impl Directory {
         };
         match (self.mount_id()?, parent.mount_id()?) {
             (Some(own), Some(parent)) => Ok(own != parent),
-            // Before Linux 3.15 only the whole table tells.
+            // Before Linux 3.15 only the whole table has the answer.
             _ => Ok(MountTable::read()?.top(&self.path).is_some()),
         }
     }

@@ -1,7 +1,8 @@
 //! The mount table of this mount namespace, from the text of `/proc/self/mountinfo`
 //! (proc_pid_mountinfo(5)) to answers. Reading it costs time for each mount of the node, so calls
-//! read it only where a single directory cannot tell.
+//! read it only where a single directory is not enough.
 
+use crate::descriptor::Descriptor;
 use anyhow::{Context as _, Result};
 use std::path::{Path, PathBuf};
 
@@ -25,10 +26,10 @@ pub struct Mount {
 }
 
 impl Mount {
-    /// Whether this is a file system of ossfs (or s3fs) itself: mountinfo has `fuse.ossfs`, with
-    /// the source `ossfs`. Only the daemon itself is recognised, not any FUSE file system.
+    /// Whether this is a file system of a daemon that the driver can run, like `fuse.ossfs`, and not
+    /// just any FUSE file system.
     pub fn is_ossfs(&self) -> bool {
-        matches!(self.fs_type.as_str(), "fuse.ossfs" | "fuse.s3fs")
+        Descriptor::of_fs_type(&self.fs_type).is_some()
     }
 }
 
@@ -42,7 +43,7 @@ impl MountTable {
         Ok(Self::parse(&String::from_utf8_lossy(&bytes)))
     }
 
-    /// The mounts in `mountinfo`. A line that is not as the manual says is left out.
+    /// The mounts in `mountinfo`. A line that is not as the manual describes is left out.
     pub fn parse(mountinfo: &str) -> Self {
         Self(mountinfo.lines().filter_map(parse_line).collect())
     }

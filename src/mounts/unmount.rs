@@ -1,5 +1,5 @@
 //! Unmounting everything at a path: stacked, dead and hung layers, without following links and
-//! without a stat, which would ask the daemon.
+//! without stat(2), which would send a request to the daemon.
 
 use crate::mounts::directory::Directory;
 use crate::sys::deadline::Deadline;
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
 
-/// How long to wait before asking again whether a mount is still busy: there is no event for it.
+/// How long to wait before trying again to unmount a busy mount: there is no event for it.
 const BUSY_RETRY: Duration = Duration::from_millis(20);
 /// More layers than healing can ever leave; an end for the loop if the kernel does not give one.
 const MAX_LAYERS: usize = 10_000;
@@ -21,7 +21,7 @@ const MAX_LAYERS: usize = 10_000;
 const GRACE: Duration = Duration::from_secs(1);
 
 /// Unmounts every layer at `path`. A layer that is busy is waited for until `busy_until`, then
-/// detached lazily: who has files open there keeps them. Nothing mounted, or no such directory, is
+/// detached lazily: open files stay usable. Nothing mounted, or no such directory, is
 /// a success. Returns whether a layer had to be detached.
 ///
 /// The last mount of a file system is torn down within the call, which waits for a daemon that has
@@ -53,7 +53,7 @@ pub(crate) fn all_layers(path: &Path, busy_until: Deadline) -> Result<bool> {
             Err(e) => return Err(e).with_context(|| format!("unmount {}", path.display())),
         }
     }
-    bail!("unmount {}: there is no end of layers", path.display())
+    bail!("unmount {}: more than {MAX_LAYERS} layers", path.display())
 }
 
 /// `all_layers` in a helper process, for layers whose end may have to wait for a daemon. An error if
@@ -66,7 +66,7 @@ pub(crate) fn in_helper(path: &Path, busy_until: Deadline) -> Result<bool> {
     let deadline = Deadline::after(busy_until.remaining() + GRACE);
     match helper.call(deadline)? {
         Some(detached) => Ok(detached),
-        None => bail!("unmounting {} has not ended in time", path.display()),
+        None => bail!("timed out unmounting {}", path.display()),
     }
 }
 

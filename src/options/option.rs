@@ -1,9 +1,10 @@
 //! One option of ossfs, from text to type and back: what `otherOpts` of a volume and
-//! `defaultOptions` of the node are made of. It says what an option *is*; whether it may pass is
-//! decided in `policy`.
+//! `defaultOptions` of the node are made of. It tells what an option *is*; `policy` decides
+//! whether it may pass.
 
 use super::refusal::Refusal;
 use super::table::{self, Class, Kind};
+use crate::descriptor::OSSFS;
 use crate::text::is_plain;
 use crate::text::{is_normal_path, quote};
 
@@ -35,14 +36,14 @@ impl MountOption {
         }
     }
 
-    /// The option of `text`, `name` or `name=value`, as it stands behind `-o` (or alone: `-s`).
-    /// `field` is the name of the option of the volume, or key of the configuration, it stands in.
+    /// The option of `text`, `name` or `name=value`, as it follows `-o` (or by itself: `-s`).
+    /// `field` is the option of the volume, or the key of the configuration, that contains it.
     pub(crate) fn parse(field: &str, text: &str) -> Result<Self, Refusal> {
         let (name, value) = match text.split_once('=') {
             Some((name, value)) => (name, Some(value)),
             None => (text, None),
         };
-        let Some((known, class, kind)) = table::find(name) else {
+        let Some((known, class, kind)) = OSSFS.option(name) else {
             return Err(unknown(field, name));
         };
         // A driver-owned option is refused by its name, whatever its value.
@@ -80,7 +81,7 @@ impl MountOption {
         }
     }
 
-    /// The option's arguments: `-o` and itself, or itself alone where it is a switch (`-s`).
+    /// The option's arguments: `-o` and itself, or only itself if it is a switch (`-s`).
     pub(crate) fn arguments(&self) -> Vec<String> {
         if self.name.starts_with('-') {
             vec![self.render()]
@@ -91,47 +92,44 @@ impl MountOption {
 }
 
 /// The single options of a text like `-o a -o b=c,d -s`, in order, with those that ossfs 1.91
-/// dropped since 1.80 translated or left out; what was left out goes to `notes`.
+/// dropped since 1.80 translated or left out; what was left out goes to `notices`.
 pub(crate) fn split(
     field: &str,
     text: &str,
-    notes: &mut Vec<String>,
+    notices: &mut Vec<String>,
 ) -> Result<Vec<MountOption>, Refusal> {
     if text.len() > MAX_TEXT {
         return Err(Refusal::new(
             field,
-            format!(
-                "{} bytes are too long, at most {MAX_TEXT} are taken",
-                text.len()
-            ),
+            format!("has {} bytes, at most {MAX_TEXT} are allowed", text.len()),
         ));
     }
     if let Some(c) = text.chars().find(|&c| c.is_control()) {
         return Err(Refusal::new(
             field,
             format!(
-                "the character {c:?} is not taken: options stand on one line, with blanks between"
+                "the character {c:?} is not allowed: write the options in one line, separated by spaces"
             ),
         ));
     }
     let mut options = Vec::new();
-    let mut words = text.split(' ').filter(|word| !word.is_empty());
-    while let Some(word) = words.next() {
-        let list = match word.strip_prefix("-o") {
-            Some("") => words.next().ok_or_else(|| {
-                Refusal::new(field, "ends in \"-o\": an option is expected behind it")
+    let mut args = text.split(' ').filter(|arg| !arg.is_empty());
+    while let Some(arg) = args.next() {
+        let list = match arg.strip_prefix("-o") {
+            Some("") => args.next().ok_or_else(|| {
+                Refusal::new(field, "ends in \"-o\": an option is expected after it")
             })?,
             Some(list) => list,
-            None if word.starts_with('-') => {
-                options.push(MountOption::parse(field, word)?);
+            None if arg.starts_with('-') => {
+                options.push(MountOption::parse(field, arg)?);
                 continue;
             }
             None => {
                 return Err(Refusal::new(
                     field,
                     format!(
-                        "{} stands without \"-o\": \"-o name=value\" is expected",
-                        known_name_of(word)
+                        "{} has no \"-o\" before it: \"-o name=value\" is expected",
+                        known_name_of(arg)
                     ),
                 ));
             }
@@ -140,15 +138,15 @@ pub(crate) fn split(
             if single.starts_with('-') {
                 return Err(Refusal::new(
                     field,
-                    format!("{} begins with \"-\" behind \"-o\"", known_name_of(single)),
+                    format!("{} begins with \"-\" after \"-o\"", known_name_of(single)),
                 ));
             }
-            options.extend(modernised(field, single, notes)?);
+            options.extend(modernised(field, single, notices)?);
         }
         if options.len() > MAX_OPTIONS {
             return Err(Refusal::new(
                 field,
-                format!("more than {MAX_OPTIONS} options are not taken"),
+                format!("has more than {MAX_OPTIONS} options"),
             ));
         }
     }
@@ -158,17 +156,17 @@ pub(crate) fn split(
 /// The name of the option in `text` for a message; no other text is shown, it may be a secret.
 fn known_name_of(text: &str) -> String {
     let name = text.split('=').next().unwrap_or(text);
-    match table::find(name) {
+    match OSSFS.option(name) {
         Some((known, ..)) => quote(known),
-        None => "a word that is no option".to_owned(),
+        None => "an argument that is not an option".to_owned(),
     }
 }
 
-/// The option of `text`, or what takes its place in ossfs 1.91 if only 1.80 knew it.
+/// The option of `text`, or what replaces it in ossfs 1.91 if only 1.80 had it.
 fn modernised(
     field: &str,
     text: &str,
-    notes: &mut Vec<String>,
+    notices: &mut Vec<String>,
 ) -> Result<Option<MountOption>, Refusal> {
     let (name, value) = text.split_once('=').unwrap_or((text, ""));
     match name {
@@ -180,13 +178,13 @@ fn modernised(
                     Refusal::of_value(field, text, "is not valid: an octal mode is expected")
                 })?;
             let umask = format!("{:04o}", 0o777 & !mode);
-            notes.push(format!(
+            notices.push(format!(
                 "default_permission={value} is umask={umask} in ossfs 1.91"
             ));
             Ok(Some(MountOption::with_value("umask", umask)))
         }
         "noxattr" | "enable_noobj_cache" | "use_rrs" | "sigv2" => {
-            notes.push(format!("{name} is left out: ossfs 1.91 does not have it"));
+            notices.push(format!("{name} is left out: ossfs 1.91 does not have it"));
             Ok(None)
         }
         _ => MountOption::parse(field, text).map(Some),
@@ -257,9 +255,9 @@ fn check(kind: Kind, value: Option<&str>) -> Result<(), String> {
             is_normal_path(value),
             "an absolute path without \".\" and \"..\"",
         ),
-        Kind::OneOf(words) => expect(
-            words.contains(&value),
-            &format!("one of {}", words.join(", ")),
+        Kind::OneOf(values) => expect(
+            values.contains(&value),
+            &format!("one of {}", values.join(", ")),
         ),
         Kind::Encryption => {
             let (kind, key) = value.split_once(':').unwrap_or((value, "key"));
@@ -276,17 +274,16 @@ fn check(kind: Kind, value: Option<&str>) -> Result<(), String> {
     }
 }
 
-/// A decimal number of digits alone: no sign, no blank.
+/// A decimal number: digits only, no sign, no space.
 fn number(text: &str) -> Option<u64> {
     let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     digits.then(|| text.parse().ok()).flatten()
 }
 
 fn unknown(field: &str, name: &str) -> Refusal {
-    let nearest = table::OPTIONS
-        .iter()
-        .filter(|(_, class, _)| !matches!(class, Class::DriverOwned(_)))
-        .map(|(known, ..)| (distance(name, known), *known))
+    let nearest = OSSFS
+        .usable_options()
+        .map(|known| (distance(name, known), known))
         .min()
         .filter(|&(distance, known)| distance <= 3 && distance < known.len());
     let hint = match nearest {
@@ -369,15 +366,15 @@ mod tests {
 
     #[test]
     fn says_what_was_dropped_or_translated() {
-        let mut notes = Vec::new();
+        let mut notices = Vec::new();
         split(
             "otherOpts",
             "-o noxattr,default_permission=0770",
-            &mut notes,
+            &mut notices,
         )
         .unwrap();
         assert_eq!(
-            notes,
+            notices,
             [
                 "noxattr is left out: ossfs 1.91 does not have it",
                 "default_permission=0770 is umask=0007 in ossfs 1.91"

@@ -4,7 +4,8 @@
 
 use super::option::MountOption;
 use super::refusal::Refusal;
-use super::table::{self, Class};
+use super::table::Class;
+use crate::descriptor::OSSFS;
 use crate::text::is_normal_path;
 
 /// An entry of `allowedOptions` in the node configuration: what makes a sensitive option pass.
@@ -30,8 +31,9 @@ impl Allowed {
             Some((name, value)) => (name, Some(value)),
             None => (text, None),
         };
-        let (name, class, _) =
-            table::find(name).ok_or_else(|| format!("{name:?} is not an option of ossfs"))?;
+        let (name, class, _) = OSSFS
+            .option(name)
+            .ok_or_else(|| format!("{name:?} is not an option of ossfs"))?;
         match class {
             Class::Sensitive => {}
             Class::Tuning | Class::Identity => {
@@ -79,7 +81,7 @@ impl Allowed {
 pub(crate) fn check(field: &str, option: &MountOption, allowed: &[Allowed]) -> Result<(), Refusal> {
     let name = option.name();
     let refuse = |problem: String| Err(Refusal::new(field, problem));
-    match table::find(name).map(|(_, class, _)| class) {
+    match OSSFS.option(name).map(|(_, class, _)| class) {
         Some(Class::Tuning | Class::Identity) => Ok(()),
         Some(Class::Sensitive) if allowed.iter().any(|entry| entry.permits(option)) => Ok(()),
         Some(Class::Sensitive) if allowed.iter().any(|entry| entry.name == name) => {
@@ -90,15 +92,17 @@ pub(crate) fn check(field: &str, option: &MountOption, allowed: &[Allowed]) -> R
         Some(Class::Sensitive) => refuse(format!(
             "\"{name}\" is not allowed on this node (allowedOptions of the node configuration)"
         )),
-        Some(Class::DriverOwned(why)) => refuse(format!("\"{name}\" is not taken: {why}")),
+        Some(Class::DriverOwned(why)) => refuse(format!("\"{name}\" is not allowed: {why}")),
         None => refuse(format!("\"{name}\" is not an option of ossfs")),
     }
 }
 
-/// Whether `option` may stand in `defaultOptions`: the administrator may use sensitive ones.
+/// Whether `option` may be used in `defaultOptions`: the administrator may use sensitive ones.
 pub(crate) fn check_default(option: &MountOption) -> Result<(), String> {
-    match table::find(option.name()).map(|(_, class, _)| class) {
-        Some(Class::DriverOwned(why)) => Err(format!("\"{}\" is not taken: {why}", option.name())),
+    match OSSFS.option(option.name()).map(|(_, class, _)| class) {
+        Some(Class::DriverOwned(why)) => {
+            Err(format!("\"{}\" is not allowed: {why}", option.name()))
+        }
         _ => Ok(()),
     }
 }
@@ -207,11 +211,11 @@ mod tests {
     }
 
     #[test]
-    fn refusals_say_which_field_does_the_job() {
+    fn refusals_name_the_field_to_use_instead() {
         let option = MountOption::with_value("url", "http://evil");
         assert_eq!(
             check("otherOpts", &option, &[]).unwrap_err().to_string(),
-            "option \"otherOpts\": \"url\" is not taken: set the option url"
+            "option \"otherOpts\": \"url\" is not allowed: set the option url"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! Why an option of a volume is refused, in the words that `kubectl describe pod` will show.
+//! Why an option of a volume is refused, as `kubectl describe pod` shows it.
 
 use crate::text::quote;
 use std::fmt;

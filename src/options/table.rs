@@ -1,5 +1,5 @@
 //! Every option that ossfs 1.91 and its libfuse accept, with the driver's verdict and the type of its
-//! value. The tests hold it against `tests/data/ossfs-options.tsv`, which says why for each of them.
+//! value. The tests compare it with `tests/data/ossfs-options.tsv`, which has the reason for each.
 
 use Class::{DriverOwned, Identity, Sensitive, Tuning};
 use Kind::{
@@ -17,7 +17,7 @@ pub(crate) enum Class {
     /// Reads, writes or runs something on the node: passes only where the node's configuration
     /// names it.
     Sensitive,
-    /// Never passes; the text says which field does the job, or why nothing does.
+    /// Never passes; the text names the field to use instead, or the reason.
     DriverOwned(&'static str),
 }
 
@@ -50,11 +50,7 @@ pub(crate) enum Kind {
 /// The largest number where an option has no bound of its own: what ossfs parses is signed.
 pub(crate) const LARGE: u64 = i64::MAX as u64;
 
-/// The row of `name`, or nothing if neither ossfs nor libfuse knows it.
-pub(crate) fn find(name: &str) -> Option<(&'static str, Class, Kind)> {
-    OPTIONS.iter().find(|(known, ..)| *known == name).copied()
-}
-
+/// The options of ossfs. Those of a volume must be among them, whatever daemon the node runs.
 pub(crate) const OPTIONS: &[(&str, Class, Kind)] = &[
     (
         "-f",

@@ -54,7 +54,7 @@ mod tests {
     use std::path::Path;
 
     #[test]
-    fn what_the_driver_decides_stands_last() {
+    fn what_the_driver_decides_comes_last() {
         let location = Location {
             bucket: Bucket::parse("docker").unwrap(),
             path: SubDirectory::parse("/a b").unwrap(),

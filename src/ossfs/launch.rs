@@ -1,5 +1,5 @@
 //! Starting ossfs: without a shell, in a session and an environment of its own, and where systemd
-//! runs as a unit outside kubelet's cgroup, so that a restart of kubelet does not take it along.
+//! runs as a unit outside kubelet's cgroup, so that a restart of kubelet does not end it.
 
 use crate::config::Launcher;
 use crate::mounts::{directory, unmount};
@@ -28,10 +28,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ExitCode};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// `argv[0]` of the process that becomes ossfs: `oss-daemon VOLUME_DIRECTORY`. systemd's template names
-/// it, too.
+/// `argv[0]` of the process that becomes ossfs: `oss-daemon VOLUME_DIRECTORY`. It is in systemd's
+/// template, too.
 pub(crate) const DAEMON: &str = "oss-daemon";
-/// How many starts under systemd may fail in a row before they are held back.
+/// How many starts under systemd may fail in a row before the next is delayed.
 const FREE_STARTS: u32 = 2;
 
 /// The absolute path of the program `name`, looked up in the standard directories.
@@ -44,13 +44,13 @@ pub(crate) fn find_program(name: &str) -> Result<PathBuf> {
     })
 }
 
-/// What ossfs is to run under on this node; an error if `launcher` wants what the node does not have.
+/// The supervisor of ossfs on this node; an error if the node does not have what `launcher` needs.
 pub(crate) fn choose(launcher: Launcher) -> Result<Supervisor> {
     let with_systemd = |name: &str, tool: &str| match systemd::tool(tool) {
         Some(path) if systemd::is_running() => Ok(path),
         _ => bail!(
-            "the launcher {name:?} of the node configuration needs systemd and {tool}, which this node \
-             does not run or have"
+            "the launcher {name:?} of the node configuration needs systemd and {tool}, which are \
+             not available on this node"
         ),
     };
     match launcher {
@@ -64,19 +64,19 @@ pub(crate) fn choose(launcher: Launcher) -> Result<Supervisor> {
     }
 }
 
-/// Starts ossfs for `volume`. The returned child is, or becomes, ossfs itself; its words can be read
-/// from it for as long as this call lives. Behind that they go nowhere: a file would let whoever
-/// makes ossfs talk fill the node's memory, or its disk.
+/// Starts ossfs for `volume`. The returned child is, or becomes, ossfs itself; its output can be read
+/// for as long as this call runs. After that it is dropped: with a file, whoever makes ossfs print
+/// could fill the node's memory, or its disk.
 ///
 /// It holds `lock` until then: should this call be killed in between, the next one finds either no
-/// daemon or the daemon's note, never a daemon on its way.
+/// daemon or the daemon's record, never a daemon that has not recorded itself yet.
 pub(crate) fn spawn(volume: &Volume, lock: &Lock) -> Result<(Child, PipeReader)> {
     // Other than all else that is open, a duplicate is inherited; `become_daemon` closes it.
     let _held = dup(lock.as_fd()).context("pass on the lock")?;
     let (reader, writer) = pipe().context("make a pipe")?;
     fcntl(&reader, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).context("make a pipe")?;
     // ossfs gets an end that it could read from as well. So there is always a reader: what does not
-    // fit is lost, and ossfs neither waits for one nor is ended by SIGPIPE as it flushes its words.
+    // fit is lost, and ossfs neither blocks nor is killed by SIGPIPE as it flushes its output.
     let writer = OpenOptions::new()
         .read(true)
         .write(true)
@@ -99,15 +99,15 @@ pub(crate) fn run(mut args: impl Iterator<Item = OsString>) -> ExitCode {
     match become_daemon(Path::new(&directory)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            // The output of ossfs itself goes there; if nobody reads it, the status tells.
+            // Where the output of ossfs itself goes; without a reader only the status is left.
             let _ = writeln!(std::io::stdout(), "error {e:#}");
             ExitCode::FAILURE
         }
     }
 }
 
-/// Makes this process the daemon of the volume at `directory`: notes itself as such, then becomes
-/// ossfs, by way of systemd-run where the volume says so. Only comes back with an error.
+/// Makes this process the daemon of the volume at `directory`: records itself, then becomes
+/// ossfs, through systemd-run if the volume's supervisor is a scope. Only comes back with an error.
 /// Nothing to do, and a success, where the volume has ended meanwhile.
 fn become_daemon(directory: &Path) -> Result<()> {
     let volume = Volume::at(directory).context("no volume directory is given")?;
@@ -137,8 +137,8 @@ fn become_daemon(directory: &Path) -> Result<()> {
         .with_context(|| format!("run {}", arguments[0].to_string_lossy()))
 }
 
-/// What comes before a start by systemd, which may be one behind a daemon that died: its dead mount
-/// is taken off the staging directory. The start counts as failed until the volume is served.
+/// Prepares a start by systemd, which may follow the death of a daemon: its dead mount is unmounted
+/// from the staging directory. The start counts as failed until the volume is served.
 fn restart(volume: &Volume) -> Result<()> {
     let (failed, _) = volume.failed_starts()?;
     volume.record_failed_starts(failed + 1, unix_time())?;
@@ -148,8 +148,8 @@ fn restart(volume: &Volume) -> Result<()> {
     root_only::make_directory(&volume.staging())
 }
 
-/// Waits before a unit is started again: longer and longer where starts fail in a row, but not when
-/// a call wants to have it started, or the volume has ended.
+/// Waits before a unit is started again: longer after each start that fails in a row, but no longer
+/// once a call requests a start, or the volume is removed.
 pub(crate) fn hold_back(volume: &Volume) -> Result<()> {
     let changes = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)
         .context("watch the volume's directory")?;
@@ -161,7 +161,7 @@ pub(crate) fn hold_back(volume: &Volume) -> Result<()> {
     let (failed, _) = volume.failed_starts()?;
     let deadline = Deadline::after(backoff(failed.saturating_sub(FREE_STARTS)));
     while !deadline.has_passed() && volume.failed_starts()?.0 > 0 {
-        // Interrupted or not, the loop looks again.
+        // Interrupted or not, the loop checks again.
         let _ = poll(
             &mut [PollFd::new(changes.as_fd(), PollFlags::POLLIN)],
             deadline.poll_timeout(),
@@ -171,7 +171,7 @@ pub(crate) fn hold_back(volume: &Volume) -> Result<()> {
     Ok(())
 }
 
-/// How long to wait behind so many starts that failed in a row.
+/// How long to wait after that many starts failed in a row.
 pub(crate) fn backoff(failed: u32) -> Duration {
     match failed {
         0 => Duration::ZERO,
@@ -189,21 +189,21 @@ pub(crate) fn unix_time() -> u64 {
 /// The whole command line that the daemon is started with, the program's path first.
 fn exec_arguments(start: &Start, id: &str) -> Result<Vec<CString>> {
     let program = start.program.to_string_lossy();
-    let mut words = Vec::new();
+    let mut args = Vec::new();
     if let Supervisor::Scope(systemd_run) = &start.supervisor {
-        words.push(c_string(&systemd_run.to_string_lossy())?);
-        words.push(c_string("--scope")?);
-        words.push(c_string(&format!("--slice={}", systemd::SLICE))?);
+        args.push(c_string(&systemd_run.to_string_lossy())?);
+        args.push(c_string("--scope")?);
+        args.push(c_string(&format!("--slice={}", systemd::SLICE))?);
         // A scope of the same name may still be ending.
         let pid = std::process::id();
-        words.push(c_string(&format!("--unit=alicloud-oss-{id}-{pid}.scope"))?);
-        words.push(c_string("--")?);
+        args.push(c_string(&format!("--unit=alicloud-oss-{id}-{pid}.scope"))?);
+        args.push(c_string("--")?);
     }
-    words.push(c_string(&program)?);
+    args.push(c_string(&program)?);
     for argument in &start.arguments {
-        words.push(c_string(argument)?);
+        args.push(c_string(argument)?);
     }
-    Ok(words)
+    Ok(args)
 }
 
 fn c_string(text: &str) -> Result<CString> {

@@ -1,5 +1,5 @@
-//! Whether a mounted ossfs answers, and its store with it. The question may hang for as long as the
-//! daemon does, so a helper process asks it.
+//! Whether a mounted ossfs answers, and its store with it. The answer may take as long as the daemon
+//! hangs, so a helper process waits for it.
 
 use crate::mounts::directory::Directory;
 use crate::sys::deadline::Deadline;
@@ -20,7 +20,7 @@ pub(crate) enum Health {
     Serving(FsFlags),
     /// The daemon has ended: ENOTCONN, or nothing is mounted any more.
     Dead,
-    /// The daemon answers, but its store does not as it should; the text says how.
+    /// The daemon answers, but its store does not as it should; the text tells how.
     Unusable(String),
     /// No answer by the deadline.
     Unresponsive,
@@ -35,9 +35,9 @@ pub(crate) fn health(directory: &Path, deadline: Deadline) -> Result<Health> {
     Ok(answer.map_or(Health::Unresponsive, Health::from))
 }
 
-/// The helper process: it asks for the file system's statistics, which ossfs answers itself once its
-/// start is over, and then for one name that nobody has, which it asks the store for. Never a
-/// listing: ossfs would ask for every object of the directory first.
+/// The helper process: it requests the file system's statistics, which ossfs answers itself once it
+/// has started, and then looks up a random name, for which ossfs sends a request to the store. Never
+/// a listing: ossfs would request every object of the directory first.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Probe {
     directory: PathBuf,
@@ -58,7 +58,7 @@ pub(crate) enum Answer {
     LookupFailed {
         errno: i32,
     },
-    /// The name that nobody has was found.
+    /// The random name was found.
     NameFound,
 }
 
@@ -67,11 +67,11 @@ impl Helper for Probe {
     type Output = Answer;
 
     fn run(self) -> Result<Answer> {
-        ask(&self.directory)
+        probe(&self.directory)
     }
 }
 
-fn ask(directory: &Path) -> Result<Answer> {
+fn probe(directory: &Path) -> Result<Answer> {
     // Opened once, for it may be unmounted meanwhile: then the directory below would answer.
     let Some(directory) = Directory::open(directory)? else {
         return Ok(Answer::NotMounted);
@@ -104,30 +104,29 @@ impl From<Answer> for Health {
             Answer::Served { flags } => return Self::Serving(FsFlags::from_bits_truncate(flags)),
             Answer::NameFound => {
                 return Self::Unusable(
-                    "a name that nobody made exists: what answers at the url is not an object store"
-                        .to_owned(),
+                    "a random name exists: the server at the url is not an object store".to_owned(),
                 );
             }
             Answer::StatfsFailed { errno } => ("statfs", Errno::from_raw(errno)),
             Answer::LookupFailed { errno } => ("lookup", Errno::from_raw(errno)),
         };
         match errno {
-            // The second: the connection broke while the question was under way.
+            // ECONNABORTED: the connection broke while the request was pending.
             Errno::ENOTCONN | Errno::ECONNABORTED => Self::Dead,
-            _ => Self::Unusable(format!("a {what} answers {}", errno.desc())),
+            _ => Self::Unusable(format!("a {what} failed: {}", errno.desc())),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Answer, Health, ask};
+    use super::{Answer, Health, probe};
     use nix::sys::statvfs::FsFlags;
 
     #[test]
     fn a_directory_where_nothing_is_mounted_is_dead() {
         let dir = tempfile::tempdir().unwrap();
-        let health = |path: &std::path::Path| Health::from(ask(path).unwrap());
+        let health = |path: &std::path::Path| Health::from(probe(path).unwrap());
         assert_eq!(health(dir.path()), Health::Dead);
         assert_eq!(health(&dir.path().join("missing")), Health::Dead);
     }
@@ -144,11 +143,11 @@ mod tests {
             (Answer::LookupFailed { errno: 103 }, Health::Dead),
             (
                 Answer::LookupFailed { errno: 5 },
-                Health::Unusable("a lookup answers I/O error".to_owned()),
+                Health::Unusable("a lookup failed: I/O error".to_owned()),
             ),
         ] {
-            let shown = format!("{answer:?}");
-            assert_eq!(Health::from(answer), health, "{shown}");
+            let case = format!("{answer:?}");
+            assert_eq!(Health::from(answer), health, "{case}");
         }
         assert!(matches!(Answer::NameFound.into(), Health::Unusable(_)));
     }

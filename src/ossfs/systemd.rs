@@ -1,6 +1,6 @@
 //! ossfs as an instance of a template unit of systemd, `alicloud-oss@<volume id>.service`: outside
 //! kubelet's cgroup, restarted when it dies, limited by an administrator with an ordinary drop-in,
-//! its words in the journal. Only directives that systemd 219 (CentOS 7) knows are used.
+//! its output in the journal. Only directives that systemd 219 (CentOS 7) knows are used.
 
 use crate::config::FILE_VARIABLE;
 use crate::sys::command::{PATH, run_with_deadline};
@@ -13,16 +13,16 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
-/// The slice of every daemon.
+/// The slice that contains every daemon.
 pub(crate) const SLICE: &str = "alicloud-oss.slice";
 /// The template's file name.
 const TEMPLATE: &str = "alicloud-oss@.service";
-/// Where an administrator puts one of his own (systemd.unit(5)).
-const ADMINISTRATORS: [&str; 2] = ["/etc/systemd/system", "/usr/local/lib/systemd/system"];
-/// Where the driver's package puts it, for the usual places of driver and state.
-const PACKAGED: [&str; 2] = ["/usr/lib/systemd/system", "/lib/systemd/system"];
-/// Where the driver puts it if none of these is right; it comes before the package's.
-const RUNTIME: &str = "/run/systemd/system";
+/// The directories of an administrator's own template (systemd.unit(5)).
+const ADMINISTRATOR_DIRS: [&str; 2] = ["/etc/systemd/system", "/usr/local/lib/systemd/system"];
+/// The directories where the driver's package installs it, for the usual paths of driver and state.
+const PACKAGE_DIRS: [&str; 2] = ["/usr/lib/systemd/system", "/lib/systemd/system"];
+/// Where the driver installs it if none of these is right; it has priority over the package's.
+const RUNTIME_DIR: &str = "/run/systemd/system";
 /// How long systemctl and journalctl may take.
 const TOOL_TIME: Duration = Duration::from_secs(10);
 
@@ -40,7 +40,7 @@ pub(crate) fn tool(name: &str) -> Option<PathBuf> {
     which::which_in(name, Some(PATH), "/").ok()
 }
 
-/// How often to look whether a process has been moved.
+/// How often to check whether a process has been moved.
 const MOVE_RETRY: Duration = Duration::from_millis(10);
 
 fn unit(id: &str) -> String {
@@ -53,7 +53,7 @@ const PACKAGED_TEMPLATE: &str = include_str!("../../packaging/systemd/alicloud-o
 const PACKAGED_PROGRAM: &str =
     "/usr/libexec/kubernetes/kubelet-plugins/volume/exec/alicloud~oss/oss";
 const PACKAGED_VOLUMES: &str = "/run/alicloud-oss/volumes";
-/// The line of it after which `Environment=` is put.
+/// The line of it after which `Environment=` is inserted.
 const SLICE_LINE: &str = "Slice=alicloud-oss.slice\n";
 
 /// The template for volumes whose directories are in `volumes`, run by the driver at `program`.
@@ -78,11 +78,11 @@ fn template(program: &str, volumes: &str, config: Option<&str>) -> String {
         .replace(SLICE_LINE, &format!("{SLICE_LINE}{environment}"))
 }
 
-/// Sees to it that the template is installed: an administrator's is left alone, the driver's own is
-/// put under /run where it is missing, another driver's, or packaged for other places.
+/// Installs the template unless it is there: an administrator's is not touched; the driver's own is
+/// written under /run if it is missing, belongs to another driver, or was packaged for other paths.
 pub(crate) fn install_template(volumes: &Path) -> Result<()> {
     let at = |directory: &&str| Path::new(directory).join(TEMPLATE);
-    if ADMINISTRATORS.iter().any(|dir| at(dir).exists()) {
+    if ADMINISTRATOR_DIRS.iter().any(|dir| at(dir).exists()) {
         return Ok(());
     }
     let program = std::env::current_exe().context("find the driver's own path")?;
@@ -90,21 +90,23 @@ pub(crate) fn install_template(volumes: &Path) -> Result<()> {
     // The driver at this path was replaced while this call runs.
     let program = program.strip_suffix(" (deleted)").unwrap_or(&program);
     if program.contains(char::is_whitespace) {
-        bail!("the driver's path {program:?} has blanks, which a unit cannot run");
+        bail!(
+            "the driver's path {program:?} contains white space, which is not possible in a unit"
+        );
     }
     let config = std::env::var(FILE_VARIABLE).ok();
     let text = template(program, &volumes.to_string_lossy(), config.as_deref());
-    // The first that exists is the one that holds.
-    let mut found = [RUNTIME]
+    // systemd uses the first that exists.
+    let mut found = [RUNTIME_DIR]
         .iter()
-        .chain(&PACKAGED)
+        .chain(&PACKAGE_DIRS)
         .filter_map(|dir| std::fs::read_to_string(at(dir)).ok());
     if found.next().is_some_and(|found| found == text) {
         return Ok(());
     }
-    let path = at(&RUNTIME);
-    // Calls that run at once write the same; a rename never shows half of it.
-    let temporary = Path::new(RUNTIME).join(format!(".{TEMPLATE}.{}", std::process::id()));
+    let path = at(&RUNTIME_DIR);
+    // Calls that run at once write the same; a rename replaces the file at once.
+    let temporary = Path::new(RUNTIME_DIR).join(format!(".{TEMPLATE}.{}", std::process::id()));
     OpenOptions::new()
         .write(true)
         .create_new(true)
@@ -122,11 +124,11 @@ pub(crate) fn start(id: &str) -> Result<()> {
     systemctl(&["start", "--no-block", &unit(id)])
 }
 
-/// Stops the instance of the volume `id`, whose process has ended: it is not started again.
+/// Stops the instance of the volume `id`, whose process has ended, and which is not to be restarted.
 pub(crate) fn stop(id: &str) -> Result<()> {
     systemctl(&["stop", &unit(id)])?;
-    // What was stopped in the middle of its start stays in systemd's list as failed, else; one that
-    // has not failed is no longer known there, which is an error.
+    // Else an instance that was stopped during its start stays in systemd's list as failed. For one
+    // that has not failed this is an error.
     if let Err(e) = systemctl(&["reset-failed", &unit(id)]) {
         log::debug!("{e:#}");
     }
@@ -143,18 +145,17 @@ fn systemctl(arguments: &[&str]) -> Result<()> {
     match output {
         Some(output) if output.status.success() => Ok(()),
         Some(output) => bail!("systemctl {arguments}: {}", output.text.trim()),
-        None => bail!("systemctl {arguments} has not ended in time"),
+        None => bail!("timed out: systemctl {arguments}"),
     }
 }
 
-/// What the process `pid` has printed since `since`, from the journal; nothing where that cannot be
-/// read.
+/// What the process `pid` has printed since `since`, from the journal; empty if that cannot be read.
 pub(crate) fn output(pid: i32, since: SystemTime) -> String {
     let Some(program) = tool("journalctl") else {
         return String::new();
     };
     let deadline = Deadline::after(TOOL_TIME);
-    // What was printed last may be on its way. Before systemd 228 there is no such option.
+    // The last lines may not be written yet. Before systemd 228 there is no such option.
     let _ = run_with_deadline(command(&program).arg("--sync"), deadline);
     let since = since
         .duration_since(SystemTime::UNIX_EPOCH)
@@ -192,9 +193,9 @@ pub(crate) fn adopt(pid: i32) -> Result<()> {
     match answer {
         Some(output) if output.status.success() => {}
         Some(output) => bail!("move process {pid}: {}", output.text.trim()),
-        None => bail!("move process {pid}: systemd has not answered in time"),
+        None => bail!("move process {pid}: timed out waiting for systemd"),
     }
-    // The answer comes before the move, and there is no event for that.
+    // systemd replies before the move, for which there is no event.
     let deadline = Deadline::after(TOOL_TIME);
     while !is_in_slice(pid) {
         if deadline.has_passed() {

@@ -59,7 +59,7 @@ impl SubDirectory {
             return refuse("has an empty, \".\" or \"..\" part");
         }
         if let Some(c) = text.chars().find(|&c| !is_plain(c) && c != ' ') {
-            return refuse(&format!("has the character {c:?}, which is not taken"));
+            return refuse(&format!("has the character {c:?}, which is not allowed"));
         }
         Ok(Some(Self(format!("/{parts}"))))
     }
@@ -93,7 +93,7 @@ impl Endpoint {
             ))
         };
         if let Some(c) = text.chars().find(|c| matches!(c, '@' | '?' | '#')) {
-            // What stands around them may be a password or a signature.
+            // The text around them may be a password or a signature.
             return Err(Refusal::new(
                 "url",
                 format!("has a {c:?}: host[:port] or http(s)://host[:port] is expected"),
@@ -126,7 +126,7 @@ impl Endpoint {
         }
         if is_numeric(host) {
             let Ok(address) = host.parse::<Ipv4Addr>() else {
-                return refuse("has an address in no usual form");
+                return refuse("has an IP address that is not in dotted decimal form");
             };
             if METADATA_SERVICES.contains(&address)
                 || address.is_link_local()
@@ -135,7 +135,7 @@ impl Endpoint {
                 return Err(Refusal::of_value(
                     "url",
                     text,
-                    "is an address of the node's own, where no bucket is",
+                    "is a link-local or metadata address, where no bucket is",
                 ));
             }
         }

@@ -6,9 +6,9 @@ use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use std::fmt;
 use zeroize::Zeroizing;
 
-/// The longest options JSON taken, in bytes. Linux passes at most 128 KiB in one argument.
+/// The longest options JSON, in bytes. Linux passes at most 128 KiB in one argument.
 const MAX_JSON: usize = 128 * 1024;
-/// The most keys taken; a Secret may bring some of its own.
+/// The most keys; a Secret may have some of its own.
 const MAX_KEYS: usize = 512;
 
 /// The options of one volume. Keys compare without regard to case, as in the Go driver, whose users
@@ -27,13 +27,13 @@ impl OptionsJson {
     pub(crate) fn parse(json: &str) -> Result<Self, String> {
         if json.len() > MAX_JSON {
             return Err(format!(
-                "the options JSON has {} bytes, at most {MAX_JSON} are taken",
+                "the options JSON has {} bytes, at most {MAX_JSON} are allowed",
                 json.len()
             ));
         }
         let options: Self = serde_json::from_str(json).map_err(|e| {
             let problem = e.to_string();
-            // serde's own words about a text in the wrong place repeat it, with the keys in it.
+            // serde's message about a value of the wrong type repeats it, with the keys in it.
             if problem.starts_with("invalid type") {
                 "the options JSON is not an object of strings".to_owned()
             } else {
@@ -94,7 +94,7 @@ impl<'de> Visitor<'de> for Entries {
         while let Some(key) = map.next_key::<String>()? {
             if entries.len() == MAX_KEYS {
                 return Err(A::Error::custom(format!(
-                    "more than {MAX_KEYS} keys are not taken"
+                    "there are more than {MAX_KEYS} keys"
                 )));
             }
             // serde's own message would repeat a value of the wrong type, which may be a key.

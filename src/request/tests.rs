@@ -121,7 +121,11 @@ fn refuses_credentials_that_are_half_or_not_allowed() {
         (other_bucket, "", "no key pair"),
         ("{}", r#""akId":"i""#, "without akSecret"),
         ("{}", r#""akSecret":"topsecret""#, "without akId"),
-        ("{}", r#""akId":"i","akSecret":"top secret""#, "has a blank"),
+        (
+            "{}",
+            r#""akId":"i","akSecret":"top secret""#,
+            "contains a space",
+        ),
         ("{}", r#""akId":"i:j","akSecret":"topsecret""#, "a colon"),
         (
             "{}",
@@ -194,7 +198,7 @@ fn refuses_options_with_one_clear_line() {
         (r#"{"bucket":"docker"}"#, "option \"url\": is required"),
         (
             r#"{"bucket":"docker","url":"127.0.0.1","sigVersion":"v4","akId":"i","akSecret":"s"}"#,
-            "option \"region\": is required with sigVersion \"v4\": it cannot be told from the url",
+            "option \"region\": is required with sigVersion \"v4\": the url does not contain it",
         ),
     ] {
         assert_eq!(

@@ -17,16 +17,14 @@ use nix::mount::MsFlags;
 use nix::sys::statvfs::FsFlags;
 use std::time::Duration;
 
-/// How long what a probe found is taken to hold: Pods that start at once ask the store once.
+/// How long the result of a probe is trusted: Pods that start at once cause one request to the store.
 const PROBE_HOLDS: Duration = Duration::from_secs(1);
 
-/// Has a live daemon serve `volume`, whose `lock` is held and whose start is written down: the one
-/// that does already, or a new one. Returns whether it is new. On failure a daemon that this call
-/// started is gone again, and one that it found is as before.
+/// Has a live daemon serve `volume`, whose `lock` is held and whose start is recorded: the running
+/// one, or a new one. Returns whether it is new. On failure a daemon that this call started has been
+/// killed, and one that it found is left as it was.
 pub(crate) fn serve(volume: &Volume, lock: &Lock, deadline: Deadline) -> Result<bool> {
-    let start = volume
-        .read_start()?
-        .context("how its daemon is started is not known any more")?;
+    let start = volume.read_start()?.context("volume.json is missing")?;
     if volume.was_probed_within(PROBE_HOLDS)
         && volume.running_daemon()?.is_some()
         && directory::is_mount_point(&volume.staging())?
@@ -34,11 +32,14 @@ pub(crate) fn serve(volume: &Volume, lock: &Lock, deadline: Deadline) -> Result<
         return Ok(false);
     }
     let (failed, _) = volume.failed_starts()?;
-    // Read once: systemd may be starting it, and the note of a new one be made at any time.
-    let noted = volume.recorded_daemon()?;
-    let (mut starting, is_new) = match running(noted.as_ref())? {
-        Some(process) => (Starting::of(volume, Daemon::Found(process)), false),
-        None => (launch(volume, lock, &start, noted, failed, deadline)?, true),
+    // Read once: systemd may be starting a daemon, which records itself at any time.
+    let recorded = volume.recorded_daemon()?;
+    let (mut starting, is_new) = match running(recorded.as_ref())? {
+        Some(process) => (Starting::of(volume, &start, Daemon::Found(process)), false),
+        None => (
+            launch(volume, lock, &start, recorded, failed, deadline)?,
+            true,
+        ),
     };
     let served = starting.wait(deadline).and_then(|flags| {
         failpoint::reach("serve: served");
@@ -47,7 +48,7 @@ pub(crate) fn serve(volume: &Volume, lock: &Lock, deadline: Deadline) -> Result<
     match served {
         Ok(()) => Ok(is_new),
         Err(e) => {
-            // systemd goes on trying, for as long as the volume has users.
+            // systemd continues to restart it, for as long as the volume has targets.
             if is_new && start.supervisor != Supervisor::Unit {
                 let cleanup = end(volume, Shutdown::Force, Deadline::after(KILL_TIME))
                     .and_then(|()| volume.record_failed_starts(failed + 1, unix_time()));
@@ -58,9 +59,9 @@ pub(crate) fn serve(volume: &Volume, lock: &Lock, deadline: Deadline) -> Result<
     }
 }
 
-/// The process that was noted, if it runs.
-fn running(noted: Option<&ProcessId>) -> Result<Option<Process>> {
-    Ok(noted.map(ProcessId::open).transpose()?.flatten())
+/// The recorded process, if it is running.
+fn running(recorded: Option<&ProcessId>) -> Result<Option<Process>> {
+    Ok(recorded.map(ProcessId::open).transpose()?.flatten())
 }
 
 /// Starts a daemon for `volume`, of which nothing is left mounted.
@@ -68,15 +69,15 @@ fn launch<'a>(
     volume: &'a Volume,
     lock: &Lock,
     start: &Start,
-    noted: Option<ProcessId>,
+    recorded: Option<ProcessId>,
     failed: u32,
     deadline: Deadline,
 ) -> Result<Starting<'a>> {
     log::debug!("{} {:?}", start.program.display(), start.arguments);
     if start.supervisor == Supervisor::Unit {
-        // systemd may be at it already, so all that belongs to a start is done in there.
-        let starting = Starting::of(volume, Daemon::Awaited(noted));
-        // A unit that is held back behind starts that failed is let go at once.
+        // systemd may be starting it already, so the process itself does all that belongs to a start.
+        let starting = Starting::of(volume, start, Daemon::Awaited(recorded));
+        // A unit that waits after failed starts is started at once.
         volume.clear_failed_starts()?;
         systemd::install_template(volume.directory().parent().unwrap_or(volume.directory()))?;
         systemd::start(volume.id())?;
@@ -91,6 +92,7 @@ fn launch<'a>(
     let process = Process::of_child(&child)?;
     Ok(Starting::of(
         volume,
+        start,
         Daemon::Child {
             process,
             child,
@@ -100,19 +102,17 @@ fn launch<'a>(
 }
 
 /// Waits until the daemon of `volume`, which systemd has just started as the process `main`, serves
-/// it. On failure that daemon is ended.
+/// it. On failure that daemon is killed.
 pub(crate) fn await_unit(volume: &Volume, main: Option<i32>, deadline: Deadline) -> Result<()> {
-    let start = volume
-        .read_start()?
-        .context("how its daemon is started is not known any more")?;
-    let noted = volume.recorded_daemon()?;
-    let daemon = match (running(noted.as_ref())?, noted) {
+    let start = volume.read_start()?.context("volume.json is missing")?;
+    let recorded = volume.recorded_daemon()?;
+    let daemon = match (running(recorded.as_ref())?, recorded) {
         (Some(process), _) => Daemon::Found(process),
-        // It has noted itself and ended since.
-        (None, Some(noted)) if Some(noted.pid()) == main => Daemon::Ended(noted.pid()),
-        (None, noted) => Daemon::Awaited(noted),
+        // It has recorded itself and ended since.
+        (None, Some(recorded)) if Some(recorded.pid()) == main => Daemon::Ended(recorded.pid()),
+        (None, recorded) => Daemon::Awaited(recorded),
     };
-    let mut starting = Starting::of(volume, daemon);
+    let mut starting = Starting::of(volume, &start, daemon);
     let served = starting
         .wait(deadline)
         .and_then(|flags| record_healthy(volume, flags, &start));
@@ -128,7 +128,7 @@ pub(crate) fn await_unit(volume: &Volume, main: Option<i32>, deadline: Deadline)
 }
 
 /// Has `volume`, whose `lock` is held and whose daemon has died, served again. Starts that fail again
-/// and again are tried less and less often.
+/// and again are retried with increasing delay.
 pub(crate) fn restart(volume: &Volume, lock: &Lock, deadline: Deadline) -> Result<()> {
     let (failed, last) = match volume.read_start()? {
         // Held back by the unit.
@@ -146,8 +146,8 @@ pub(crate) fn restart(volume: &Volume, lock: &Lock, deadline: Deadline) -> Resul
     serve(volume, lock, deadline).map(drop)
 }
 
-/// What follows once `volume` is served by a mount with `flags`; a call before may have been killed
-/// before it came to this.
+/// Records that `volume` is served, by a mount with `flags`, and sets the flags that are missing. An
+/// earlier call may have been killed before it did this.
 pub(crate) fn record_healthy(volume: &Volume, flags: FsFlags, start: &Start) -> Result<()> {
     protect(volume, flags, start.read_only)?;
     volume.clear_unresponsive()?;
@@ -163,7 +163,7 @@ fn protect(volume: &Volume, found: FsFlags, read_only: bool) -> Result<()> {
         wanted |= FsFlags::ST_RDONLY;
     }
     let staging = Directory::open(&volume.staging())?.context("the staging directory is gone")?;
-    // Each target becomes a peer group of its own: what heals one must not show at all others.
+    // Each target becomes its own peer group: a mount on one must not propagate to the others.
     make_private(&staging)?;
     if found.contains(wanted) {
         return Ok(());
@@ -171,7 +171,7 @@ fn protect(volume: &Volume, found: FsFlags, read_only: bool) -> Result<()> {
     set_flags(&staging, mount_flags(found | wanted))
 }
 
-/// The flags of mount(2) that statvfs(3) showed.
+/// The flags of mount(2) for those of statvfs(3).
 fn mount_flags(flags: FsFlags) -> MsFlags {
     [
         (FsFlags::ST_RDONLY, MsFlags::MS_RDONLY),
@@ -183,6 +183,6 @@ fn mount_flags(flags: FsFlags) -> MsFlags {
         (FsFlags::ST_RELATIME, MsFlags::MS_RELATIME),
     ]
     .into_iter()
-    .filter(|(shown, _)| flags.contains(*shown))
+    .filter(|(flag, _)| flags.contains(*flag))
     .fold(MsFlags::empty(), |all, (_, flag)| all | flag)
 }

@@ -1,4 +1,4 @@
-//! Giving up a target of a volume, and removing the volume after its last one.
+//! Releasing a target of a volume, and removing the volume with its last one.
 
 use crate::kubelet::target::Target;
 use crate::mounts::{directory, unmount};
@@ -12,16 +12,16 @@ use std::time::Duration;
 /// How long a daemon that was killed may take to end.
 pub(crate) const KILL_TIME: Duration = Duration::from_secs(5);
 
-/// How a daemon's end is brought about.
+/// How a daemon is stopped.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Shutdown {
-    /// Its mount is taken away, and it writes to the bucket what it has before it ends.
+    /// By unmounting: it writes to the bucket what it has, and then exits.
     Graceful,
-    /// It is killed: nobody has written anything through it.
+    /// By SIGKILL: nothing has been written through it.
     Force,
 }
 
-/// Takes `target` off `volume`'s list, and ends the volume if that was the last one.
+/// Unregisters `target` from `volume`, and removes the volume if that was its last one.
 pub(crate) fn release(
     volume: &Volume,
     target: &Target,
@@ -40,8 +40,8 @@ pub(crate) fn release(
     Ok(())
 }
 
-/// Ends the daemon of `volume`, whose lock is held, and removes all that is known of the volume,
-/// its key file first of all.
+/// Stops the daemon of `volume`, whose lock is held, and removes the volume's directory, the key file
+/// first.
 pub(crate) fn remove(volume: &Volume, shutdown: Shutdown, deadline: Deadline) -> Result<()> {
     volume.remove_start()?;
     failpoint::reach("remove: about to end");
@@ -50,7 +50,7 @@ pub(crate) fn remove(volume: &Volume, shutdown: Shutdown, deadline: Deadline) ->
     volume.remove()
 }
 
-/// Ends the daemon of `volume` and unmounts its staging directory. A daemon that has not written
+/// Stops the daemon of `volume` and unmounts its staging directory. A daemon that has not written
 /// everything by `deadline` is left to finish.
 pub(crate) fn end(volume: &Volume, shutdown: Shutdown, deadline: Deadline) -> Result<()> {
     let daemon = volume.running_daemon()?;
@@ -58,19 +58,19 @@ pub(crate) fn end(volume: &Volume, shutdown: Shutdown, deadline: Deadline) -> Re
     if let Some(process) = &daemon
         && (shutdown == Shutdown::Force || !mounted)
     {
-        // Not mounted yet: nobody has written anything through it.
+        // Not mounted yet: nothing has been written through it.
         process.kill();
         process.wait(Deadline::after(KILL_TIME))?;
     }
     if shutdown == Shutdown::Force && systemd::is_running() {
-        // It would start a daemon that was killed again. There may be no such instance.
+        // It would restart a daemon that was killed. There may be no such instance.
         if let Err(e) = systemd::stop(volume.id()) {
             log::debug!("{e:#}");
         }
     }
-    // From here on a call finds no daemon, rather than one that is about to end.
+    // From here on a call finds no daemon, rather than one that is about to exit.
     volume.remove_daemon_record()?;
-    failpoint::reach("end: daemon forgotten");
+    failpoint::reach("end: daemon record removed");
     clear(volume, deadline)?;
     failpoint::reach("end: staging unmounted");
     if let Some(process) = daemon
@@ -78,7 +78,7 @@ pub(crate) fn end(volume: &Volume, shutdown: Shutdown, deadline: Deadline) -> Re
     {
         log::warn!(
             "volume {}: ossfs (process {}) still writes to the bucket, or something still has its \
-             files open; it is left to finish",
+             files open; it is left running until it is done",
             volume.id(),
             process.pid()
         );
@@ -94,8 +94,8 @@ pub(crate) fn log_failed_cleanup(failure: &str, volume: &Volume, cleanup: Result
     }
 }
 
-/// Unmounts what is left at the staging directory: in a child process, for the last mount of a file
-/// system may have to wait for its daemon.
+/// Unmounts what is left at the staging directory: in a helper process, because unmounting the last
+/// mount of a file system may have to wait for its daemon.
 pub(crate) fn clear(volume: &Volume, deadline: Deadline) -> Result<()> {
     if directory::is_mount_point(&volume.staging())? {
         unmount::in_helper(&volume.staging(), deadline.half())?;

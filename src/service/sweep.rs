@@ -8,9 +8,9 @@ use crate::state::volume::Volume;
 use crate::sys::deadline::Deadline;
 use anyhow::Result;
 
-/// Cleans up behind calls that were killed: targets that kubelet has removed are taken off their
-/// volumes, volumes without a user are ended, locks that nobody holds removed. What a call is busy
-/// with is left to it; a failure is logged and leaves the rest for the next call.
+/// Cleans up after calls that were killed: unregisters targets that kubelet has removed, removes
+/// volumes without a target, and stale locks. Volumes that a call holds the lock of are skipped; a
+/// failure is logged and the rest is left for the next call.
 pub(crate) fn sweep(state: &StateDirectory, deadline: Deadline) {
     let swept = state.all().map(|volumes| {
         for volume in volumes {
@@ -35,7 +35,7 @@ fn sweep_one(volume: &Volume, deadline: Deadline) -> Result<()> {
         volume.unregister(target)?;
     }
     if !volume.is_used()? {
-        log::info!("volume {} has no user any more", volume.id());
+        log::info!("volume {} has no target any more", volume.id());
         remove(volume, Shutdown::Graceful, deadline)?;
     }
     drop(lock);

@@ -16,7 +16,7 @@ use std::time::Duration;
 /// How long the first call after a boot may take to remove what is from before.
 const BOOT_TIME: Duration = Duration::from_secs(10);
 
-/// A state directory that is there, and root's alone.
+/// An existing state directory, which only root can use.
 pub(crate) struct StateDirectory {
     path: PathBuf,
 }

@@ -1,4 +1,4 @@
-//! The names and places in the state directory. The driver writes there; the installer reads it, and
+//! The names and paths in the state directory. The driver writes there; the installer reads it, and
 //! removes all of it in the end.
 //!
 //! ```text

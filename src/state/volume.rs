@@ -123,7 +123,7 @@ impl Volume {
     pub(crate) fn was_probed_within(&self, time: Duration) -> bool {
         let modified =
             std::fs::symlink_metadata(self.layout.probed()).and_then(|meta| meta.modified());
-        // A time in the future says nothing.
+        // The clock was set back.
         modified.is_ok_and(|at| at.elapsed().is_ok_and(|age| age < time))
     }
 
@@ -145,11 +145,11 @@ impl Volume {
     /// How many starts have failed in a row, and when the last one did (seconds of Unix time).
     pub(crate) fn failed_starts(&self) -> Result<(u32, u64)> {
         let text = root_only::read(&self.layout.failed_starts())?.unwrap_or_default();
-        let mut words = text.split_whitespace();
+        let mut fields = text.split_whitespace();
         let mut next = || {
-            words
+            fields
                 .next()
-                .and_then(|word| word.parse::<u64>().ok())
+                .and_then(|field| field.parse::<u64>().ok())
                 .unwrap_or(0)
         };
         let count = u32::try_from(next()).unwrap_or(u32::MAX);

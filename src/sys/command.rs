@@ -84,7 +84,7 @@ fn read_until_end(
     }
 }
 
-/// Takes what is in the pipe now. True if nobody can write to it any more.
+/// Takes what is in the pipe now. True if nothing can write to it any more.
 fn drain(pipe: &mut PipeReader, output: &mut Vec<u8>) -> Result<bool> {
     let mut buffer = [0; 4096];
     loop {

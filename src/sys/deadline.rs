@@ -1,9 +1,9 @@
-//! A point in time by which a call answers: kubelet sets none for its drivers.
+//! The time by which a call must have responded: kubelet sets none for its drivers.
 
 use nix::poll::PollTimeout;
 use std::time::{Duration, Instant};
 
-/// A moment that does not move while steps of a call use up the time until then.
+/// A fixed point in time, however long the steps of a call take.
 #[derive(Clone, Copy)]
 pub struct Deadline(Instant);
 

@@ -1,4 +1,4 @@
-//! Points at which a test has the driver killed, to see that the next call copes with what is left.
+//! Points at which a test kills the driver, to check that the next call copes with what is left.
 //! A release build has none.
 
 /// Ends this process with SIGKILL, if the environment names the point as `OSS_TEST_KILL_AT`; panics,
@@ -6,7 +6,7 @@
 #[cfg(debug_assertions)]
 pub(crate) fn reach(name: &str) {
     let is_at = |variable| std::env::var_os(variable).is_some_and(|at| at == name);
-    assert!(!is_at("OSS_TEST_PANIC_AT"), "a test wants it");
+    assert!(!is_at("OSS_TEST_PANIC_AT"), "requested by a test");
     if is_at("OSS_TEST_KILL_AT") {
         let own = nix::unistd::Pid::this();
         // It does not come back.

@@ -63,10 +63,10 @@ pub(crate) fn run<H: Helper>(mut args: impl Iterator<Item = OsString>) -> ExitCo
     let result = args
         .next()
         .and_then(|input| serde_json::from_str::<H>(input.to_str()?).ok())
-        .context("this program is started by the driver alone")
+        .context("only the driver starts this program")
         .and_then(H::run)
         .map_err(|e| format!("{e:#}"));
-    // The parent may have given up: then nobody reads this.
+    // The parent may have given up: then nothing reads this.
     let printed = serde_json::to_string(&result)
         .map_err(std::io::Error::other)
         .and_then(|json| std::io::stdout().write_all(json.as_bytes()));
@@ -81,7 +81,7 @@ pub(crate) fn run<H: Helper>(mut args: impl Iterator<Item = OsString>) -> ExitCo
 /// parent has ended already.
 fn dies_with_parent() -> bool {
     let _ = prctl::set_pdeathsig(Signal::SIGKILL);
-    // The parent alone reads what this process prints (poll(2): POLLERR where nobody does).
+    // Only the parent reads what this process prints (poll(2): POLLERR without a reader).
     let stdout = std::io::stdout();
     let mut fds = [PollFd::new(stdout.as_fd(), PollFlags::empty())];
     let _ = poll(&mut fds, PollTimeout::ZERO);

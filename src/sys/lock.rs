@@ -1,5 +1,5 @@
 //! A lock file: flock(2) with a deadline, on a file that its last holder may remove. It is released
-//! by being closed and never unlocked: a child that has inherited it goes on holding it.
+//! by closing it and never unlocked: a child that has inherited it continues to hold it.
 
 use crate::sys::deadline::Deadline;
 use crate::sys::root_only;
@@ -16,7 +16,7 @@ use std::sync::mpsc;
 pub struct Lock(File);
 
 impl Lock {
-    /// The lock of the file at `path`, which is made if it is missing; nothing if its directory is
+    /// The lock of the file at `path`, which is made if it is missing; `None` if its directory is
     /// missing. An error if another call holds it until `deadline`.
     pub fn acquire(path: &Path, deadline: Deadline) -> Result<Option<Self>> {
         loop {
@@ -29,14 +29,14 @@ impl Lock {
                 Err(Errno::WOULDBLOCK) => wait(file, path, deadline)?,
                 Err(e) => return Err(e).with_context(|| format!("lock {}", path.display())),
             };
-            // The holder before may have removed the file: then this is the lock of nothing.
+            // The previous holder may have removed the file: then this lock protects nothing.
             if is_at(&lock, path)? {
                 return Ok(Some(Self(lock)));
             }
         }
     }
 
-    /// The lock if nobody holds it.
+    /// The lock; `None` if it is held.
     pub fn try_acquire(path: &Path) -> Result<Option<Self>> {
         let file = root_only::open(path)?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -53,8 +53,8 @@ impl AsFd for Lock {
     }
 }
 
-/// Waits for the lock in a thread: flock(2) has no timeout. A thread that comes too late ends with
-/// the process, or gives the lock back.
+/// Waits for the lock in a thread: flock(2) has no timeout. A thread that gets the lock too late
+/// releases it, or ends with the process.
 fn wait(file: File, path: &Path, deadline: Deadline) -> Result<File> {
     let (sender, receiver) = mpsc::channel();
     std::thread::spawn(move || {
@@ -64,16 +64,16 @@ fn wait(file: File, path: &Path, deadline: Deadline) -> Result<File> {
     match receiver.recv_timeout(deadline.remaining()) {
         Ok(Ok(lock)) => Ok(lock),
         Ok(Err(e)) => Err(e).with_context(|| format!("lock {}", path.display())),
-        Err(_) => bail!("another call has been busy with this volume until the deadline"),
+        Err(_) => bail!("timed out waiting for another operation on this volume"),
     }
 }
 
 fn is_at(lock: &File, path: &Path) -> Result<bool> {
-    let held = lock.metadata().context("look at the lock")?;
+    let held = lock.metadata().context("stat the lock")?;
     match std::fs::symlink_metadata(path) {
         Ok(found) => Ok((found.dev(), found.ino()) == (held.dev(), held.ino())),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
-        Err(e) => Err(e).with_context(|| format!("look at {}", path.display())),
+        Err(e) => Err(e).with_context(|| format!("stat {}", path.display())),
     }
 }
 

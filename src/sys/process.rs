@@ -1,5 +1,5 @@
-//! A process that is not necessarily a child: told from a later one of the same number by the time
-//! it started, and waited for through a pidfd where the kernel has them (Linux 5.3).
+//! A process that is not necessarily a child: distinguished from a later one of the same number
+//! by its start time, and waited for through a pidfd where the kernel has them (Linux 5.3).
 
 use crate::sys::deadline::Deadline;
 use anyhow::{Context as _, Result};
@@ -12,10 +12,10 @@ use std::os::unix::fs::MetadataExt as _;
 use std::process::Child;
 use std::time::Duration;
 
-/// How often to look whether a process has ended, on kernels without pidfds: they have no event.
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// How often to check whether a process has ended, on kernels without pidfds: they have no event.
+const CHECK_AGAIN: Duration = Duration::from_millis(20);
 
-/// What names one process among all that ever ran on this node.
+/// What identifies one process among all that ever ran on this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProcessId {
     pid: i32,
@@ -27,13 +27,16 @@ pub struct ProcessId {
 impl ProcessId {
     /// The calling process; it stays the same across exec(3).
     pub fn own() -> Result<Self> {
-        let pid = Pid::this().as_raw();
-        let (started, _) = stat(pid).context("read /proc/self/stat")?;
-        Ok(Self {
-            pid,
-            started,
-            boot: boot_id()?,
-        })
+        Self::of_pid(Pid::this().as_raw())?.context("read /proc/self/stat")
+    }
+
+    /// The process that has the number `pid` now; `None` if no process has.
+    pub fn of_pid(pid: i32) -> Result<Option<Self>> {
+        let Some((started, _)) = stat(pid) else {
+            return Ok(None);
+        };
+        let boot = boot_id()?;
+        Ok(Some(Self { pid, started, boot }))
     }
 
     /// One line of text that `parse` takes back.
@@ -42,11 +45,11 @@ impl ProcessId {
     }
 
     pub fn parse(text: &str) -> Option<Self> {
-        let mut words = text.split_whitespace();
+        let mut fields = text.split_whitespace();
         Some(Self {
-            pid: words.next()?.parse().ok()?,
-            started: words.next()?.parse().ok()?,
-            boot: words.next()?.to_owned(),
+            pid: fields.next()?.parse().ok()?,
+            started: fields.next()?.parse().ok()?,
+            boot: fields.next()?.to_owned(),
         })
     }
 
@@ -54,10 +57,10 @@ impl ProcessId {
         self.pid
     }
 
-    /// The process if it is still running; nothing once it has ended, also if it has not been
-    /// waited for by its parent yet.
+    /// The process if it is still running; `None` once it has ended, also if its parent has
+    /// not waited for it yet.
     pub fn open(&self) -> Result<Option<Process>> {
-        // Looked at behind the opening: a later process of the same number is not taken for it.
+        // Checked after opening: a later process of the same number is not mistaken for it.
         let process = self.clone().attach();
         Ok(process.is_running()?.then_some(process))
     }
@@ -67,7 +70,7 @@ impl ProcessId {
             .map(|pid| pidfd_open(pid, PidfdFlags::empty()));
         Process {
             id: self,
-            // Without pidfds (or without the process) /proc tells.
+            // Without pidfds (or without the process) /proc is read.
             pidfd: pidfd.and_then(Result::ok),
         }
     }
@@ -83,9 +86,8 @@ impl Process {
     /// The process of a child that has not been waited for; it may have ended already.
     pub fn of_child(child: &Child) -> Result<Self> {
         let pid = child.id().cast_signed();
-        let (started, _) = stat(pid).with_context(|| format!("read /proc/{pid}/stat"))?;
-        let boot = boot_id()?;
-        Ok(ProcessId { pid, started, boot }.attach())
+        let id = ProcessId::of_pid(pid)?.with_context(|| format!("read /proc/{pid}/stat"))?;
+        Ok(id.attach())
     }
 
     pub fn pid(&self) -> i32 {
@@ -105,7 +107,7 @@ impl Process {
         self.pidfd.as_ref().map(OwnedFd::as_fd)
     }
 
-    /// Waits until it has ended, and says whether it has by `deadline`.
+    /// Waits for its end. False if it still runs at `deadline`.
     pub fn wait(&self, deadline: Deadline) -> Result<bool> {
         while self.is_running()? {
             if deadline.has_passed() {
@@ -114,10 +116,10 @@ impl Process {
             match self.pidfd() {
                 Some(fd) => {
                     let mut fds = [PollFd::new(fd, PollFlags::POLLIN)];
-                    // Interrupted or not, the loop looks again.
+                    // Interrupted or not, the loop checks again.
                     let _ = poll(&mut fds, deadline.poll_timeout());
                 }
-                None => std::thread::sleep(LOOK_AGAIN.min(deadline.remaining())),
+                None => std::thread::sleep(CHECK_AGAIN.min(deadline.remaining())),
             }
         }
         Ok(true)
@@ -143,7 +145,7 @@ fn stat(pid: i32) -> Option<(u64, char)> {
     parse_stat(&String::from_utf8_lossy(&text))
 }
 
-/// The command's name stands in brackets and may hold brackets and blanks itself.
+/// The command's name is in brackets and may contain brackets and spaces itself.
 fn parse_stat(text: &str) -> Option<(u64, char)> {
     let (_, rest) = text.rsplit_once(") ")?;
     let mut fields = rest.split_whitespace();
@@ -151,7 +153,7 @@ fn parse_stat(text: &str) -> Option<(u64, char)> {
     Some((fields.nth(18)?.parse().ok()?, state))
 }
 
-/// What tells this boot of the node from every other.
+/// What distinguishes this boot of the node from every other.
 pub fn boot_id() -> Result<String> {
     let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
         .context("read /proc/sys/kernel/random/boot_id")?;
@@ -160,20 +162,16 @@ pub fn boot_id() -> Result<String> {
 
 /// The processes of root, named as one of `names`, that have `argument` as one of their arguments.
 pub fn with_argument(names: &[&str], argument: &str) -> Vec<ProcessId> {
-    let is_it = |word: &str| word == argument;
+    let is_it = |found: &str| found == argument;
     daemons(names, is_it)
-        .filter_map(|(pid, _)| {
-            let (started, _) = stat(pid)?;
-            let boot = boot_id().ok()?;
-            Some(ProcessId { pid, started, boot })
-        })
+        .filter_map(|(pid, _)| ProcessId::of_pid(pid).ok()?)
         .collect()
 }
 
 /// The processes of root, named as one of `names`, that have an argument with `part` in it, and that
 /// argument.
 pub fn with_argument_in(names: &[&str], part: &str) -> Vec<(i32, String)> {
-    daemons(names, |word| word.contains(part)).collect()
+    daemons(names, |argument| argument.contains(part)).collect()
 }
 
 fn daemons(names: &[&str], is_it: impl Fn(&str) -> bool) -> impl Iterator<Item = (i32, String)> {
@@ -188,8 +186,8 @@ fn daemons(names: &[&str], is_it: impl Fn(&str) -> bool) -> impl Iterator<Item =
         .filter_map(move |pid| {
             let line = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
             let line = String::from_utf8_lossy(&line);
-            let word = line.split('\0').find(|word| is_it(word))?;
-            Some((pid, word.to_owned()))
+            let argument = line.split('\0').find(|argument| is_it(argument))?;
+            Some((pid, argument.to_owned()))
         })
 }
 
@@ -218,7 +216,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn reads_the_start_time_behind_any_name() {
+    fn reads_the_start_time_after_any_name() {
         let fields = "S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4711 20";
         assert_eq!(
             parse_stat(&format!("12 (a) b) (c) {fields}")),
@@ -261,6 +259,8 @@ mod tests {
                 .wait(Deadline::after(Duration::from_millis(10)))
                 .unwrap()
         );
+        assert_eq!(ProcessId::of_pid(id.pid()).unwrap().as_ref(), Some(&id));
+        assert_eq!(ProcessId::of_pid(i32::MAX).unwrap(), None);
         if nix::unistd::geteuid().is_root() {
             let found = with_argument(&["sleep"], "86399.75");
             assert_eq!(found, std::slice::from_ref(&id));

@@ -1,5 +1,5 @@
 //! Files and directories that only root may see: made with exact modes, never through a link, and
-//! refused when somebody else has put them there or changed them.
+//! refused if another user has made or changed them.
 
 use anyhow::{Context as _, Result, bail};
 use nix::fcntl::OFlag;
@@ -32,26 +32,26 @@ pub fn make_directory(path: &Path) -> Result<()> {
     }
 }
 
-/// Whether the directory at `path` is one of ours; an error says what it is instead.
+/// An error if `path` is not a directory of this user with mode 0700.
 pub fn check_directory(path: &Path) -> Result<()> {
     let meta =
-        std::fs::symlink_metadata(path).with_context(|| format!("look at {}", path.display()))?;
+        std::fs::symlink_metadata(path).with_context(|| format!("stat {}", path.display()))?;
     if !meta.is_dir() {
         bail!("{} is not a directory: remove it", path.display());
     }
     check_owner_and_mode(path, &meta, DIRECTORY_MODE)
 }
 
-/// Makes the file at `path` with `content`, in place of one that a call before left there. The file
-/// is complete or absent, whenever the call is killed.
+/// Makes the file at `path` with `content`, replacing one of an earlier call. The file is complete
+/// or absent, whenever the call is killed.
 pub fn write(path: &Path, content: &[u8]) -> Result<()> {
     match std::fs::symlink_metadata(path) {
-        Ok(meta) => check_plain(path, &meta)?,
+        Ok(meta) => check_regular(path, &meta)?,
         Err(e) if e.kind() == ErrorKind::NotFound => {}
-        Err(e) => return Err(e).with_context(|| format!("look at {}", path.display())),
+        Err(e) => return Err(e).with_context(|| format!("stat {}", path.display())),
     }
     let temporary = path.with_extension("new");
-    // Left there by a call that was killed; unlinking follows no link.
+    // Left by a call that was killed; unlinking follows no link.
     remove(&temporary)?;
     let mut file = create(&temporary)?;
     file.write_all(content)
@@ -88,7 +88,7 @@ pub fn open(path: &Path) -> Result<File> {
     Ok(file)
 }
 
-/// The text of the file at `path`, or nothing if there is none.
+/// The text of the file at `path`, or `None` if there is none.
 pub fn read(path: &Path) -> Result<Option<String>> {
     let Some(file) = open_for_reading(path)? else {
         return Ok(None);
@@ -166,14 +166,14 @@ pub fn remove_directory(path: &Path) -> Result<()> {
 fn check_file(path: &Path, file: &File) -> Result<()> {
     let meta = file
         .metadata()
-        .with_context(|| format!("look at {}", path.display()))?;
-    check_plain(path, &meta)
+        .with_context(|| format!("stat {}", path.display()))?;
+    check_regular(path, &meta)
 }
 
-fn check_plain(path: &Path, meta: &std::fs::Metadata) -> Result<()> {
+fn check_regular(path: &Path, meta: &std::fs::Metadata) -> Result<()> {
     if !meta.is_file() || meta.nlink() > 1 {
         bail!(
-            "{} is not a plain file of its own: remove it",
+            "{} is not a regular file with one link: remove it",
             path.display()
         );
     }

@@ -91,7 +91,9 @@ impl<'a> Recorder<'a> {
     #[track_caller]
     pub(crate) fn assert_ended(&self, name: &str, answer: &Answer) {
         assert!(
-            answer.failure().contains("ended without serving the mount"),
+            answer
+                .failure()
+                .contains("exited without serving the mount"),
             "{name}: {}",
             answer.raw
         );

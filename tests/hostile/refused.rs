@@ -907,7 +907,7 @@ fn the_node_lends_its_identity_only_where_the_configuration_says_so() {
         Attack::new(
             "the role beside a key pair",
             json!({"ramRole": "node-role"}),
-            &["option \"ramRole\": ", "beside a key pair"],
+            &["option \"ramRole\": ", "conflicts with a key pair"],
         )
         .under(open.clone()),
     );

@@ -198,7 +198,7 @@ fn a_target_that_carries_something_else_is_left_alone() {
         fs::write(target.join("file"), "x").unwrap();
         let before = node.mounts();
         let message = mount_at(node, &target).failure().to_owned();
-        assert!(message.contains("carries another mount"), "{message}");
+        assert!(message.contains("already has another mount"), "{message}");
         assert_eq!(node.mounts(), before);
         assert_eq!(node.key_files().len(), 0);
         assert_eq!(fs::read_to_string(target.join("file")).unwrap(), "x");

@@ -10,7 +10,7 @@ use support::{copy_program, finish};
 /// Where a mount may end before it shows at its target.
 const MOUNT: [&str; 4] = [
     "mount: registered",
-    "mount: written down",
+    "mount: recorded",
     "serve: started",
     "serve: served",
 ];
@@ -19,7 +19,7 @@ const UNMOUNT: [&str; 6] = [
     "unmount: target unmounted",
     "release: unregistered",
     "remove: about to end",
-    "end: daemon forgotten",
+    "end: daemon record removed",
     "end: staging unmounted",
     "remove: ended",
 ];

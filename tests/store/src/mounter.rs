@@ -47,7 +47,7 @@ const S3FS: Mounter = Mounter {
                 sigv1) a=sigv2 ;;\n\
               esac\n",
     refused_status: 0,
-    ended: "ossfs ended",
+    ended: "ossfs exited",
     refused: "invalid credentials",
     no_bucket: "bucket or key not found",
     silent: "has not answered ossfs",
