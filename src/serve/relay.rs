@@ -145,7 +145,8 @@ impl std::error::Error for DaemonFault {}
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Daemon {
     Gone,
-    /// It has not answered INIT.
+    /// It has not answered INIT, or not the STATFS after it: one that cannot reach its store gives
+    /// up between the two.
     Starting,
     Serving,
 }
@@ -158,6 +159,8 @@ pub struct Relay {
     daemon: Daemon,
     offer: Option<Offer>,
     agreed: Option<Agreed>,
+    /// What the daemon of now has answered to INIT, until it has answered a STATFS as well.
+    proposed: Option<Agreed>,
     /// The kernel's INIT, until it is answered.
     init: Option<u64>,
     nodes: Nodes,
@@ -179,7 +182,16 @@ pub struct Relay {
     soonest: Option<Instant>,
     /// Requests that were in flight when the process ended: uniques of the kernel's.
     orphans: Vec<u64>,
+    root: Root,
     counts: Counts,
+}
+
+/// The last answers about the root, for who asks while no daemon serves: kubelet looks at the mount
+/// before it has it unmounted.
+#[derive(Debug, Clone, Copy, Default)]
+struct Root {
+    attr: Option<[u8; wire::ATTR_OUT]>,
+    statfs: Option<[u8; wire::STATFS_OUT]>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -200,6 +212,8 @@ impl Relay {
             daemon: Daemon::Gone,
             offer: None,
             agreed: None,
+            proposed: None,
+            root: Root::default(),
             init: None,
             nodes: Nodes::new(),
             handles: Handles::default(),
@@ -235,12 +249,11 @@ impl Relay {
         self.soonest
     }
 
-    /// How the relay is. It looks at each handle.
+    /// How the relay is. It looks at each request, and at nothing that can be many.
     pub fn status(&self) -> Status {
-        let files = || self.handles.iter().map(|(_, handle)| handle);
         Status {
             daemon: self.daemon != Daemon::Gone,
-            initialised: self.daemon == Daemon::Serving,
+            initialised: self.daemon == Daemon::Serving || self.proposed.is_some(),
             answered: self.answered.is_some(),
             unanswered_since: self.ping,
             requests: self.requests.held(),
@@ -253,8 +266,8 @@ impl Relay {
             in_daemon: self.requests.sent(),
             nodes: self.nodes.len(),
             handles: self.handles.len(),
-            writers: files().filter(|file| file.writer && !file.failed).count(),
-            failed: files().filter(|file| file.failed).count(),
+            writers: self.handles.writers(),
+            failed: self.handles.failed(),
             deaths: self.counts.deaths,
             served: self.counts.served,
             repeated: self.counts.repeated,
@@ -270,6 +283,9 @@ impl Relay {
                 offer: offer.to_bytes(),
                 answer: agreed.to_bytes(),
             });
+        }
+        if let Some(attr) = self.root.attr {
+            each(&Record::Root { attr });
         }
         for node in self.nodes.iter().filter(|node| node.id != wire::ROOT) {
             each(&node.to_record());

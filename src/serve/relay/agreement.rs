@@ -2,7 +2,7 @@
 //! same of it. The kernel hears one answer for as long as the mount lives.
 
 use crate::serve::relay::opcode::Opcode;
-use crate::serve::relay::wire::{self, IN_HEADER, OUT_HEADER, set_u32, u32_at};
+use crate::serve::relay::wire::{self, IN_HEADER, set_u32, u32_at};
 
 /// The protocol of `linux/fuse.h` that is offered to a daemon at most.
 const NEWEST_MINOR: u32 = 31;
@@ -98,11 +98,7 @@ impl Agreed {
 
     /// The answer for the kernel.
     pub(super) fn answer(&self, unique: u64) -> Vec<u8> {
-        let mut message = wire::answer(unique, 0).to_vec();
-        message.extend_from_slice(&self.to_bytes());
-        let length = OUT_HEADER + wire::INIT_OUT;
-        set_u32(&mut message, wire::answer::LEN, length as u32);
-        message
+        wire::answer_with(unique, &self.to_bytes())
     }
 
     /// `struct fuse_init_out`.

@@ -11,6 +11,10 @@ use crate::serve::relay::wire::{self, OUT_HEADER, ROOT, u32_at};
 use crate::serve::relay::{Daemon, DaemonFault, Link, Record, Relay, Settings};
 use std::time::Instant;
 
+/// A request that was under way when so many daemons died is asked of no other: it may be what
+/// they die of.
+const MOST_DEATHS: u32 = 5;
+
 impl Relay {
     /// The relay that a journal tells of, after the process that kept it has ended. Call
     /// [`Relay::daemon_ended`] next: what was in flight (uniques of the kernel's) gets EIO then,
@@ -28,6 +32,7 @@ impl Relay {
             relay.offer = Some(offer);
             relay.agreed = Agreed::parse(&offer, &answer);
         }
+        relay.root.attr = told.root;
         relay.nodes = Nodes::restored(told.nodes.values().filter_map(|record| match *record {
             Record::Node {
                 id,
@@ -99,8 +104,24 @@ impl Relay {
         let agreed = self
             .offer
             .filter(|_| u32_at(message, wire::answer::ERROR) == 0)
-            .and_then(|offer| Some((offer, Agreed::parse(&offer, &message[OUT_HEADER..])?)));
-        let (offer, agreed) = agreed.ok_or(DaemonFault::Init)?;
+            .and_then(|offer| Agreed::parse(&offer, &message[OUT_HEADER..]));
+        let agreed = agreed.ok_or(DaemonFault::Init)?;
+        if let Some(request) = self.requests.take(slot) {
+            self.finish(request, link);
+        }
+        self.proposed = Some(agreed);
+        self.ask_whether_it_answers(link);
+        Ok(())
+    }
+
+    /// The daemon has answered a STATFS. After INIT what waited goes on, if it agrees with the
+    /// daemon before.
+    pub(super) fn pulse_felt(&mut self, link: &mut dyn Link) -> Result<(), DaemonFault> {
+        self.ping = None;
+        self.answered = Some(self.now);
+        let (Some(offer), Some(agreed)) = (self.offer, self.proposed.take()) else {
+            return Ok(());
+        };
         match &self.agreed {
             Some(before) if *before != agreed => return Err(DaemonFault::LimitsDiffer),
             Some(_) => {}
@@ -112,14 +133,10 @@ impl Relay {
                 });
             }
         }
-        if let Some(request) = self.requests.take(slot) {
-            self.finish(request, link);
-        }
         self.daemon = Daemon::Serving;
         if let Some(unique) = self.init.take() {
             link.to_kernel(&agreed.answer(unique));
         }
-        self.ask_whether_it_answers(link);
         self.wake(State::Daemon, link);
         Ok(())
     }
@@ -140,6 +157,7 @@ impl Relay {
         self.now = now;
         self.daemon = Daemon::Gone;
         self.counts.deaths += 1;
+        self.proposed = None;
         self.nodes.daemon_changed();
         self.outgoing.clear();
         self.room.clear();
@@ -182,8 +200,13 @@ impl Relay {
             }
             if !std::mem::replace(&mut node.stale_pages, true) {
                 link.notify(wire::invalidate_inode(handle.node));
+                // It may never have been saved: then an open that creates has to hear so.
+                if !node.deleted {
+                    link.notify(wire::invalidate_entry(node.parent, &node.name));
+                }
             }
         }
+        self.handles.all_failed();
         for id in closed {
             self.drop_handle(id, link);
         }
@@ -196,6 +219,9 @@ impl Relay {
         };
         request.again = None;
         let was_sent = request.is_sent();
+        let in_step = matches!(request.state, State::Node(_) | State::Handle(_));
+        request.deaths += u32::from(was_sent || in_step);
+        let is_poison = request.deaths >= MOST_DEATHS;
         self.requests.wait(slot, State::Daemon);
         let Some(request) = self.requests.get(slot) else {
             return;
@@ -209,6 +235,7 @@ impl Relay {
             let repeatable = request.opcode.only_reads() && !request.changes_file();
             let error = match alone {
                 Some(error) => error,
+                None if is_poison => EIO,
                 // It never began.
                 None if !was_sent => return,
                 None if repeatable => {

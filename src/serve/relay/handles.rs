@@ -82,17 +82,22 @@ pub(super) fn truncates(flags: u32) -> bool {
 pub(super) struct Handles {
     open: HashMap<u64, Handle>,
     last: u64,
+    /// Those open for writing that work, and those that have failed.
+    writers: usize,
+    failed: usize,
 }
 
 impl Handles {
     pub(super) fn add(&mut self, handle: Handle) -> u64 {
         self.last += 1;
-        self.open.insert(self.last, handle);
+        self.restore(self.last, handle);
         self.last
     }
 
     pub(super) fn restore(&mut self, id: u64, handle: Handle) {
         self.last = self.last.max(id);
+        self.failed += usize::from(handle.failed);
+        self.writers += usize::from(handle.writer && !handle.failed);
         self.open.insert(id, handle);
     }
 
@@ -105,15 +110,34 @@ impl Handles {
     }
 
     pub(super) fn remove(&mut self, id: u64) -> Option<Handle> {
-        self.open.remove(&id)
+        let handle = self.open.remove(&id)?;
+        self.failed -= usize::from(handle.failed);
+        self.writers -= usize::from(handle.writer && !handle.failed);
+        Some(handle)
+    }
+
+    /// Those open for writing that work.
+    pub(super) fn writers(&self) -> usize {
+        self.writers
+    }
+
+    /// Those that have failed.
+    pub(super) fn failed(&self) -> usize {
+        self.failed
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (u64, &Handle)> {
         self.open.iter().map(|(id, handle)| (*id, handle))
     }
 
+    /// All of them, for [`Handles::all_failed`] after what is done to them.
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (u64, &mut Handle)> {
         self.open.iter_mut().map(|(id, handle)| (*id, handle))
+    }
+
+    /// Every handle that can write has failed.
+    pub(super) fn all_failed(&mut self) {
+        self.failed += std::mem::take(&mut self.writers);
     }
 
     pub(super) fn len(&self) -> usize {

@@ -18,6 +18,8 @@ const LONGEST: usize = 2 * wire::NAME_MAX + 256;
 pub enum Record<'a> {
     /// `struct fuse_init_in` as offered to daemons, and `struct fuse_init_out` as agreed.
     Agreed { offer: [u8; 16], answer: [u8; 64] },
+    /// The root's `struct fuse_attr_out`.
+    Root { attr: [u8; 104] },
     /// A node is new, or has moved or lost its name.
     Node {
         id: u64,
@@ -55,6 +57,10 @@ impl Record<'_> {
                 into.push(1);
                 into.extend_from_slice(&offer);
                 into.extend_from_slice(&answer);
+            }
+            Self::Root { attr } => {
+                into.push(7);
+                into.extend_from_slice(&attr);
             }
             Self::Node {
                 id,
@@ -151,6 +157,12 @@ impl Record<'_> {
                     id: u64_at(body, 0),
                 }
             }
+            7 => {
+                exact(104)?;
+                Record::Root {
+                    attr: *body.first_chunk()?,
+                }
+            }
             _ => return None,
         })
     }
@@ -175,6 +187,7 @@ impl std::error::Error for JournalError {}
 #[derive(Debug, Default)]
 pub(super) struct Told<'a> {
     pub(super) agreed: Option<([u8; 16], [u8; 64])>,
+    pub(super) root: Option<[u8; 104]>,
     /// The `Node` records by id.
     pub(super) nodes: HashMap<u64, Record<'a>>,
     /// The `Opened` records by id.
@@ -206,6 +219,7 @@ impl<'a> Told<'a> {
     fn take(&mut self, record: Record<'a>) {
         match record {
             Record::Agreed { offer, answer } => self.agreed = Some((offer, answer)),
+            Record::Root { attr } => self.root = Some(attr),
             Record::Node { id, .. } => {
                 self.nodes.insert(id, record);
             }
@@ -275,6 +289,7 @@ mod tests {
             node(8, &[255; wire::NAME_MAX]),
             Record::Lookups { id: 7, lookups: 9 },
             Record::Lookups { id: 6, lookups: 9 },
+            Record::Root { attr: [3; 104] },
             opened,
             Record::Opened {
                 id: 4,
@@ -295,6 +310,7 @@ mod tests {
         }
         let told = read(&journal).unwrap();
         assert_eq!(told.agreed, Some(([1; 16], [2; 64])));
+        assert_eq!(told.root, Some([3; 104]));
         assert_eq!(told.nodes.len(), 1);
         assert!(matches!(
             told.nodes[&7],
@@ -305,7 +321,7 @@ mod tests {
             }
         ));
         assert_eq!(told.handles.values().collect::<Vec<_>>(), [&opened]);
-        for cut in ends[7]..journal.len() {
+        for cut in ends[8]..journal.len() {
             assert_eq!(read(&journal[..cut]).unwrap().nodes.len(), 2, "{cut}");
         }
         let mut broken = journal.clone();

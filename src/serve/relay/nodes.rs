@@ -34,7 +34,7 @@ pub(super) struct Node {
     /// The daemon's number in `generation`.
     daemon: u64,
     /// How often that daemon has told us of it.
-    told: u64,
+    told: u32,
     generation: u32,
     /// Nodes that have it as their parent.
     children: u32,
@@ -48,6 +48,8 @@ pub(super) struct Node {
     pub(super) deleted: bool,
     /// A daemon died while it was open for writing.
     pub(super) lost_writes: bool,
+    /// Somebody has been told that it is stale, and has looked for it anew.
+    pub(super) told_stale: bool,
     /// Pages of before that death may still be in the kernel's cache.
     pub(super) stale_pages: bool,
 }
@@ -105,6 +107,7 @@ impl Node {
             deleted: false,
             lost_writes: false,
             stale_pages: false,
+            told_stale: false,
         }
     }
 
@@ -273,11 +276,12 @@ impl Nodes {
         let Some(place) = self.place(id) else { return };
         let node = &mut self.table[place];
         if node.generation == generation {
-            node.told += 1;
+            node.told = node.told.saturating_add(1);
             return;
         }
         node.generation = generation;
         node.daemon = daemon;
+        node.told_stale = false;
         node.told = 1;
         self.link(DAEMON, place as u32);
     }
@@ -359,7 +363,7 @@ impl Nodes {
                 return;
             }
             if node.generation == self.generation {
-                settled.forgets.push((node.daemon, node.told));
+                settled.forgets.push((node.daemon, node.told.into()));
                 self.unlink(DAEMON, place as u32);
                 let node = &mut self.table[place];
                 node.generation = 0;

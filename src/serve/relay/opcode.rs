@@ -185,6 +185,14 @@ impl Opcode {
         matches!(self, Write | Setattr | Fallocate | Flush | Fsync)
     }
 
+    /// Whether a call with a descriptor sends it without the handle: fstat(2), fchmod(2), fgetxattr(2).
+    pub(super) fn asks_of_open_file(self) -> bool {
+        matches!(
+            self,
+            Getattr | Setattr | Getxattr | Setxattr | Listxattr | Removexattr
+        )
+    }
+
     /// Whether it closes a handle.
     pub(super) fn closes(self) -> bool {
         matches!(self, Release | Releasedir)

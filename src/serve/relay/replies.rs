@@ -4,7 +4,7 @@ use crate::serve::relay::handles::{Closing, Handle};
 use crate::serve::relay::nodes::Node;
 use crate::serve::relay::opcode::{Body, Opcode};
 use crate::serve::relay::requests::{Origin, Purpose, Request, State};
-use crate::serve::relay::send::{EIO, ENOENT};
+use crate::serve::relay::send::{ENOENT, ESTALE};
 use crate::serve::relay::wire::{self, IN_HEADER, OUT_HEADER, set_u32, set_u64, u32_at, u64_at};
 use crate::serve::relay::{DaemonFault, Link, Record, Relay};
 
@@ -40,6 +40,13 @@ impl Relay {
             Body::Exact(wire::ATTR_OUT) => {
                 let attr = OUT_HEADER + wire::attr::IN_ATTR_OUT;
                 wire::clean_attr(message, attr, self.settings.own_uid);
+                if request.node == wire::ROOT {
+                    self.keep_root(message, link);
+                }
+                Ok(())
+            }
+            Body::Exact(wire::STATFS_OUT) => {
+                self.keep_statfs(error, message);
                 Ok(())
             }
             _ => {
@@ -154,6 +161,33 @@ impl Relay {
         self.record_node(id, link);
     }
 
+    /// Keeps what a daemon says of the root; the journal has it once, and when its owner or mode
+    /// changes.
+    fn keep_root(&mut self, message: &[u8], link: &mut dyn Link) {
+        let Some(attr) = message[OUT_HEADER..].first_chunk() else {
+            return;
+        };
+        let owner = |attr: &[u8]| {
+            let at = wire::attr::IN_ATTR_OUT;
+            [wire::attr::MODE, wire::attr::UID, wire::attr::GID]
+                .map(|field| u32_at(attr, at + field))
+        };
+        if self
+            .root
+            .attr
+            .is_none_or(|before| owner(&before) != owner(attr))
+        {
+            link.record(&Record::Root { attr: *attr });
+        }
+        self.root.attr = Some(*attr);
+    }
+
+    fn keep_statfs(&mut self, error: i32, message: &[u8]) {
+        if error == 0 {
+            self.root.statfs = message[OUT_HEADER..].first_chunk().copied();
+        }
+    }
+
     /// What UNLINK, RMDIR and RENAME change.
     fn names_changed(&mut self, request: &Request, link: &mut dyn Link) {
         let name = name(request);
@@ -240,8 +274,8 @@ impl Relay {
                 self.wake(State::Handle(id), link);
             }
             (Purpose::Ping, _) => {
-                self.ping = None;
-                self.answered = Some(self.now);
+                self.keep_statfs(error, message);
+                return self.pulse_felt(link);
             }
             _ => self.own_failed(request.origin, request.handle, error, link),
         }
@@ -278,7 +312,7 @@ impl Relay {
         }
         // Something else has its name now.
         self.settled.forgets.push((daemon, 1));
-        self.own_failed(request.origin, None, EIO, link);
+        self.own_failed(request.origin, None, ESTALE, link);
     }
 
     pub(super) fn record_node(&self, id: u64, link: &mut dyn Link) {

@@ -29,6 +29,8 @@ pub(super) struct Request {
     pub(super) again: Option<u64>,
     /// READDIR: pages that were left out whole.
     pub(super) pages: u32,
+    /// Daemons that died while it was under way.
+    pub(super) deaths: u32,
     /// The thread that waits, 0 for none.
     pub(super) tid: u32,
     pub(super) since: Instant,
@@ -99,6 +101,7 @@ impl Request {
             position: 0,
             again: None,
             pages: 0,
+            deaths: 0,
             tid: 0,
             since: now,
             sent: now,

@@ -62,7 +62,10 @@ impl Relay {
             }
             match self.nodes.path(id) {
                 Path::Known(_) => {}
-                Path::Lost => return self.fail(slot, EIO, link),
+                Path::Lost => {
+                    let error = self.lost(slot, id, ESTALE, link);
+                    return self.fail(slot, error, link);
+                }
                 Path::LookUp(ancestor) => {
                     self.wait(slot, State::Node(ancestor), fresh);
                     return self.look_up(ancestor, link);

@@ -3,7 +3,7 @@
 
 use crate::serve::relay::opcode::{self, Opcode};
 use crate::serve::relay::requests::{Origin, Purpose, Request, State};
-use crate::serve::relay::send::{EIO, ESTALE};
+use crate::serve::relay::send::{EIO, ENOENT, ESTALE};
 use crate::serve::relay::wire::{self, set_u32, set_u64};
 use crate::serve::relay::{Link, Relay};
 
@@ -87,6 +87,38 @@ impl Relay {
         }
     }
 
+    /// The errno of a request that needs the node `lost`, which could not be looked up again:
+    /// `error`, with ESTALE for a name that is another file's now. Whoever has it open hears EIO. By
+    /// path the kernel is told once that it is stale: it looks the path up anew and finds what is
+    /// there now, or nothing, and an open that creates creates.
+    pub(super) fn lost(&mut self, slot: usize, lost: u64, error: i32, link: &mut dyn Link) -> i32 {
+        let Some(request) = self.requests.get(slot) else {
+            return EIO;
+        };
+        let real = if error == ESTALE { EIO } else { error };
+        let (id, is_gone) = (request.node, matches!(error, ENOENT | ESTALE));
+        if request.handle.is_some() {
+            return EIO;
+        }
+        if !is_gone || !request.is_kernels() {
+            return real;
+        }
+        if request.opcode.asks_of_open_file()
+            && self.handles.iter().any(|(_, open)| open.node == id)
+        {
+            // It may be fstat(2), which the kernel would not try again.
+            return EIO;
+        }
+        if let Some(node) = self.nodes.get(lost).filter(|node| !node.is_directory()) {
+            link.notify(wire::invalidate_entry(node.parent, &node.name));
+        }
+        let node = self.nodes.get_mut(id);
+        match node.map(|node| std::mem::replace(&mut node.told_stale, true)) {
+            Some(false) => ESTALE,
+            _ => real,
+        }
+    }
+
     /// What a step of the relay's own was for fails with it.
     pub(super) fn own_failed(
         &mut self,
@@ -98,16 +130,7 @@ impl Relay {
         match (origin, handle) {
             (Origin::Own(Purpose::Find(id)), _) => {
                 for slot in self.waiting(State::Node(id)) {
-                    let by_path = self
-                        .requests
-                        .get(slot)
-                        .is_some_and(|request| request.handle.is_none());
-                    // Whoever has it open had it before; ESTALE would make the kernel try again.
-                    let error = if by_path && error != ESTALE {
-                        error
-                    } else {
-                        EIO
-                    };
+                    let error = self.lost(slot, id, error, link);
                     self.fail(slot, error, link);
                 }
             }

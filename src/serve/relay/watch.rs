@@ -127,7 +127,8 @@ impl Relay {
 
     /// Sends a STATFS of the relay's own, even where the daemon has all that it may have.
     pub(super) fn ask_whether_it_answers(&mut self, link: &mut dyn Link) {
-        if self.daemon == Daemon::Serving && self.ping.is_none() {
+        let has_begun = self.daemon == Daemon::Serving || self.proposed.is_some();
+        if has_begun && self.ping.is_none() {
             self.ping = Some(self.now);
             let purpose = Origin::Own(Purpose::Ping);
             let mut request = Request::new(purpose, Opcode::Statfs, ROOT, self.now);

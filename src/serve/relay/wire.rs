@@ -43,6 +43,8 @@ pub const BUFFER: usize = MAX_DATA as usize + 4096 + 4096;
 
 /// `FUSE_NOTIFY_INVAL_INODE`.
 pub(super) const NOTIFY_INVAL_INODE: i32 = 2;
+/// `FUSE_NOTIFY_INVAL_ENTRY`.
+pub(super) const NOTIFY_INVAL_ENTRY: i32 = 3;
 /// `FUSE_GETATTR_FH`: the request names a handle.
 pub(super) const GETATTR_FH: u32 = 1;
 /// `FATTR_FH`: the request names a handle.
@@ -149,6 +151,15 @@ pub(super) fn answer(unique: u64, error: i32) -> [u8; OUT_HEADER] {
     message
 }
 
+/// An answer with a body.
+pub(super) fn answer_with(unique: u64, body: &[u8]) -> Vec<u8> {
+    let mut message = answer(unique, 0).to_vec();
+    message.extend_from_slice(body);
+    let length = message.len() as u32;
+    set_u32(&mut message, answer::LEN, length);
+    message
+}
+
 /// The notification that drops an inode's attributes and all its cached pages:
 /// `struct fuse_notify_inval_inode_out` with offset 0 and length 0 (to the end).
 pub(super) fn invalidate_inode(node: u64) -> Vec<u8> {
@@ -160,6 +171,18 @@ pub(super) fn invalidate_inode(node: u64) -> Vec<u8> {
         NOTIFY_INVAL_INODE.cast_unsigned(),
     );
     set_u64(&mut message, OUT_HEADER, node);
+    message
+}
+
+/// The notification that drops a name, so that the kernel looks it up again:
+/// `struct fuse_notify_inval_entry_out` and the name.
+pub(super) fn invalidate_entry(parent: u64, name: &[u8]) -> Vec<u8> {
+    let mut body = [0; 16];
+    set_u64(&mut body, 0, parent);
+    set_u32(&mut body, 8, name.len() as u32);
+    let mut message = answer_with(0, &[&body, name, b"\0"].concat());
+    let code = NOTIFY_INVAL_ENTRY.cast_unsigned();
+    set_u32(&mut message, answer::ERROR, code);
     message
 }
 
@@ -239,6 +262,11 @@ mod tests {
             ("fuse_getxattr_out", GETXATTR_OUT, 8),
             ("fuse_init_out", INIT_OUT, 64),
             ("fuse_dirent.name", DIRENT_NAME, 24),
+            (
+                "fuse_notify_inval_entry_out",
+                invalidate_entry(1, b"name").len(),
+                16 + 16 + 5,
+            ),
             (
                 "fuse_notify_inval_inode_out",
                 invalidate_inode(1).len(),

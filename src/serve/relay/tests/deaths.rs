@@ -5,7 +5,7 @@ use crate::serve::relay::tests::process::Process;
 use crate::serve::relay::tests::world::{
     World, handle_in, open_in, read_in, rename_in, write_in, zero_ended,
 };
-use crate::serve::relay::wire::{ROOT, invalidate_inode, u64_at};
+use crate::serve::relay::wire::{ROOT, invalidate_entry, invalidate_inode, u64_at};
 use crate::serve::relay::{DaemonFault, Relay, Settings};
 
 const WRONLY: u32 = 1;
@@ -47,7 +47,8 @@ fn a_writer_hears_eio_until_he_closes_and_others_do_not() {
     world.write(file, writer, b"lost!").unwrap();
     assert_eq!(world.read(file, reader).unwrap(), b"lost!");
     world.kill();
-    assert_eq!(world.ends.notes, [invalidate_inode(file)]);
+    let notes = [invalidate_inode(file), invalidate_entry(ROOT, b"file")];
+    assert_eq!(world.ends.notes, notes);
     for (opcode, body) in [
         (Opcode::Write, write_in(writer, b"more")),
         (Opcode::Read, read_in(writer, 0, 5).to_vec()),
@@ -256,6 +257,9 @@ fn a_daemon_with_other_limits_is_refused() {
     daemon.max_write = 4096;
     world.start_with(daemon);
     world.work(0);
+    world.deliver(0);
+    assert!(world.relay.status().initialised && !world.relay.status().answered);
+    world.work(0);
     let mut answer = world.outbox.pop_front().unwrap();
     assert_eq!(world.give(&mut answer), Err(DaemonFault::LimitsDiffer));
     world.another();
@@ -263,38 +267,105 @@ fn a_daemon_with_other_limits_is_refused() {
 }
 
 #[test]
-fn deaths_on_the_way_back_are_survived() {
-    let mut world = World::new(&[("a/b/c/file", b"content")]);
-    let file = world.walk("a/b/c/file");
-    let handle = world.open(file, 0).unwrap();
+fn what_a_daemon_agrees_to_that_gives_up_at_once_counts_for_nothing() {
+    let mut world = World::new(&[("file", b"content")]);
+    let file = world.walk("file");
     world.kill();
-    let unique = world.send(Opcode::Read as u32, file, &read_in(handle, 0, 100));
-    // INIT and STATFS, four LOOKUPs, OPEN, READ: it dies before each of the answers.
+    let body = [&[0; 8][..], &zero_ended(&["new"])].concat();
+    let made = world.send(Opcode::Mkdir as u32, ROOT, &body);
+    for generation in 20..40 {
+        let mut daemon = Process::new(generation);
+        daemon.max_write = 4096;
+        world.start_with(daemon);
+        world.work(0);
+        world.deliver(0);
+        world.kill();
+    }
+    assert!(world.answers.is_empty(), "it was asked of none of them");
+    world.start();
+    world.run();
+    assert!(world.answer(made).is_ok());
+    assert!(world.ask(Opcode::Getattr, file, &[0; 16]).is_ok());
+}
+
+#[test]
+fn a_request_that_daemons_die_of_is_asked_of_five() {
+    let mut world = World::new(&[("file", b"content")]);
+    let file = world.walk("file");
+    let handle = world.open(file, 0).unwrap();
+    let read = world.send(Opcode::Read as u32, file, &read_in(handle, 0, 7));
+    for _ in 0..4 {
+        world.kill();
+        assert!(world.answers.is_empty());
+        world.start();
+        while world.daemon.as_ref().unwrap().inbox[0][4] != Opcode::Read as u8 {
+            world.work(0);
+            world.deliver(0);
+        }
+    }
+    world.kill();
+    assert_eq!(world.answer(read), Err(5));
+    world.start();
+    world.run();
+    assert_eq!(world.read(file, handle).unwrap(), b"content");
+}
+
+#[test]
+fn the_root_is_known_while_no_daemon_serves() {
+    let mut world = World::new(&[]);
+    let attr = world.ask(Opcode::Getattr, ROOT, &[0; 16]).unwrap();
+    for restarted in [false, true] {
+        match restarted {
+            true => world.kill_relay(),
+            false => world.kill(),
+        }
+        let unique = world.send(Opcode::Getattr as u32, ROOT, &[0; 16]);
+        assert_eq!(world.answer(unique), Ok(attr.clone()));
+        world.start();
+        let unique = world.send(Opcode::Getattr as u32, ROOT, &[0; 16]);
+        assert_eq!(world.answer(unique), Ok(attr.clone()));
+        let statfs = world.send(Opcode::Statfs as u32, ROOT, &[]);
+        assert_eq!(world.answers.contains_key(&statfs), !restarted);
+        world.run();
+    }
+}
+
+#[test]
+fn who_opens_what_was_never_saved_looks_it_up_anew() {
+    const ESTALE: i32 = 116;
+    let mut world = World::new(&[]);
+    let (file, writer) = world.create(ROOT, "new").unwrap();
+    world.another();
+    world.on_handle(Opcode::Release, file, writer).unwrap();
+    world.ends.notes.clear();
+    let open = open_in(1);
+    assert_eq!(world.ask(Opcode::Open, file, &open), Err(ESTALE));
+    assert_eq!(world.ends.notes, [invalidate_entry(ROOT, b"new")]);
+    assert_eq!(world.ask(Opcode::Open, file, &open), Err(5), "once only");
+    assert_eq!(world.lookup(ROOT, "new"), Err(2));
+    assert!(world.create(ROOT, "new").is_ok());
+}
+
+#[test]
+fn a_death_on_the_way_back_is_survived() {
+    // INIT and STATFS, four LOOKUPs, OPEN, READ: it dies before or after each of the answers.
     for steps in 0..16 {
+        let mut world = World::new(&[("a/b/c/file", b"content")]);
+        let file = world.walk("a/b/c/file");
+        let handle = world.open(file, 0).unwrap();
+        world.kill();
+        let unique = world.send(Opcode::Read as u32, file, &read_in(handle, 0, 100));
         world.start();
         for step in 0..steps {
             match step % 2 {
                 0 => world.work(0),
-                _ => {
-                    while !world.outbox.is_empty() {
-                        world.deliver(0);
-                    }
-                }
-            }
-            if world.daemon.as_ref().unwrap().inbox.is_empty() && world.outbox.is_empty() {
-                break;
+                _ => world.deliver(0),
             }
         }
-        if world.asked.is_empty() {
-            break;
-        }
-        world.kill();
+        assert_eq!(world.asked.is_empty(), steps == 16, "{steps}");
+        world.another();
+        assert_eq!(world.answer(unique).unwrap(), b"content");
     }
-    if world.daemon.is_none() {
-        world.start();
-    }
-    world.run();
-    assert_eq!(world.answer(unique).unwrap(), b"content");
 }
 
 #[test]
@@ -327,7 +398,8 @@ fn the_tables_outlive_the_process() {
     let read = world.send(Opcode::Read as u32, file, &read_in(reader, 0, 100));
     world.kill_relay();
     assert_eq!(world.answer(read), Err(5));
-    assert_eq!(world.ends.notes, [invalidate_inode(file)]);
+    assert_eq!(world.ends.notes[0], invalidate_inode(file));
+    assert_eq!(world.ends.notes.len(), 2);
     world.start();
     world.run();
     assert_eq!(world.read(file, reader).unwrap(), b"content");

@@ -433,6 +433,8 @@ impl Holder {
             || open.is_some_and(|open| open.directory && open.restarts < self.restarts);
         let allowed = match error {
             EINTR => asked.killed,
+            // The kernel looks the path up and tries again.
+            116 => asked.handle == 0 && in_doubt,
             EIO => failed || in_doubt || restarted || (changes && died),
             ENOENT if asked.handle != 0 => false,
             ENOENT => {
