@@ -236,6 +236,28 @@ fn a_rename_in_doubt_gives_nobody_other_bytes() {
 }
 
 #[test]
+fn another_file_of_a_name_is_another_node() {
+    for looked_up_meanwhile in [false, true] {
+        let mut world = World::new(&[("name", b"old")]);
+        let old = world.walk("name");
+        let reader = world.open(old, 0).unwrap();
+        world.another();
+        // Somebody else removes it, and perhaps makes it anew.
+        let number = world.bucket.paths.remove("name").unwrap();
+        let new = match looked_up_meanwhile {
+            true => {
+                assert_eq!(world.lookup(ROOT, "name"), Err(2));
+                world.bucket.paths.insert("name".to_owned(), number);
+                world.lookup(ROOT, "name").unwrap()
+            }
+            false => world.create(ROOT, "name").unwrap().0,
+        };
+        assert_ne!(new, old);
+        assert_eq!(world.read(old, reader), Err(5));
+    }
+}
+
+#[test]
 fn a_file_that_became_a_directory_is_another_one() {
     let mut world = World::new(&[("name", b"content")]);
     let file = world.walk("name");
