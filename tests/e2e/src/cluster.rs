@@ -65,7 +65,7 @@ impl Cluster {
             parts::containerd(),
         )?;
         image::busybox(&directory.path().join("busybox.tar"))?;
-        let mut config = Config::new()
+        let config = Config::new()
             .hostname(NODE)
             .containers()
             .own_network()
@@ -78,10 +78,11 @@ impl Cluster {
                 directory.path().join("containerd.toml"),
                 "/etc/containerd/config.toml",
             );
-        if let Some(ossfs) = &args.ossfs {
-            config = config.bind_read_only(ossfs.canonicalize()?, "/usr/local/bin/ossfs");
-        }
         let node = Node::boot(config).context("boot the node")?;
+        if let Some(ossfs) = &args.ossfs {
+            fs::copy(ossfs, node.path("/usr/local/bin/ossfs"))
+                .with_context(|| format!("copy {}", ossfs.display()))?;
+        }
         network::set_up(&node).context("set up the network of the node")?;
         let store = network::store(&node)?;
         store.create_bucket(BUCKET);
