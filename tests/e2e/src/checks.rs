@@ -56,6 +56,7 @@ pub(crate) const CHECKS: &[Check] = &[
     check("ossfs-killed", daemon::ossfs_killed),
     check("serve-killed", daemon::serve_killed),
     check("both-killed", daemon::both_killed),
+    check("all-killed", daemon::all_killed),
     check("sub-paths-after-kills", paths::sub_paths_after_kills),
     check("store-silent", faults::silent),
     check("store-away", faults::away),

@@ -77,12 +77,14 @@ pub(crate) fn is_daemon(name: &str) -> bool {
     matches!(name, "ossfs" | "s3fs")
 }
 
-/// The process that holds a volume's FUSE connection.
+/// The process that carries a volume's requests; not its parent, which does nothing but keep the connection.
 pub(crate) fn is_serve(process: &Process) -> bool {
-    is_of_driver(&process.name) && process.arguments.get(1).is_some_and(|word| word == "serve")
+    let has = |word: &str| process.arguments.iter().any(|argument| argument == word);
+    is_of_driver(&process.name) && has("serve") && !has("--parent")
 }
 
-fn is_of_driver(name: &str) -> bool {
+/// Anything of the driver, by the name of its program.
+pub(crate) fn is_of_driver(name: &str) -> bool {
     is_daemon(name)
         || matches!(
             name.trim_end_matches(" (deleted)"),

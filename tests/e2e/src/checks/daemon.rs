@@ -34,6 +34,29 @@ pub(crate) fn both_killed(cluster: &Cluster) -> Result<Outcome> {
     })
 }
 
+/// Whatever runs of the driver, what keeps the connection included. With systemd the Pods read on; without, their
+/// mounts are dead, yet they can be deleted, and a new Pod on the volume works.
+pub(crate) fn all_killed(cluster: &Cluster) -> Result<Outcome> {
+    cluster.store.put(BUCKET, "line", "a line\n");
+    for pod in ["first", "second"] {
+        pods::start(cluster, pod, pods::spec(&pods::volume(cluster, json!({}))))?;
+    }
+    kill(cluster, &|process: &Process| {
+        processes::is_of_driver(&process.name)
+    })?;
+    pods::delete(cluster, "first")?;
+    pods::start(
+        cluster,
+        "third",
+        pods::spec(&pods::volume(cluster, json!({}))),
+    )?;
+    let read = Container::of_pod(cluster, "third")?.run(&["cat", "/data/line"])?;
+    ensure!(read == "a line\n", "a new Pod reads {read:?}");
+    pods::delete(cluster, "second")?;
+    pods::delete(cluster, "third")?;
+    Ok(Outcome::Done)
+}
+
 /// Readers notice nothing; a writer gets EIO or his object is in the bucket; what comes after works.
 fn under_readers_and_writers(
     cluster: &Cluster,
