@@ -24,6 +24,9 @@ fn main() -> ExitCode {
     if let Some(status) = sandbox::run_as(name, &mut args) {
         return status;
     }
+    if let Some(status) = serve::run_as(name) {
+        return status;
+    }
     logging::catch_panics();
     set_up();
     if let Some(status) = helpers::run(name, &mut args) {

@@ -47,8 +47,17 @@ mod starts;
 
 pub use role::PARENT;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::process::ExitCode;
+
+/// Does the work of a process that was started under the name `oss-notify`, and returns its exit
+/// status; nothing for any other name.
+pub fn run_as(name: &OsStr) -> Option<ExitCode> {
+    (name == notifier::NOTIFY).then(|| match notifier::run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    })
+}
 
 /// Serves a volume as `args` (what follows `oss serve`) say, and returns when it is unmounted. To be
 /// called first of all, while this process has one thread and has opened nothing.

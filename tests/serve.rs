@@ -273,6 +273,23 @@ fn a_writer_of_a_killed_daemon_gets_eio_until_it_closes() {
 
 #[test]
 #[ignore = "needs root, /dev/fuse and s3fs"]
+fn a_name_that_was_never_uploaded_is_free_after_a_death() {
+    with_sandbox(DRIVER, |sandbox| {
+        let volume = Volume::served(sandbox, &[]);
+        let mut writer = File::create(volume.path("a")).unwrap();
+        writer.write_all(b"lost").unwrap();
+        volume.kill_daemon();
+        let error = writer.sync_all().unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(nix::libc::EIO));
+        drop(writer);
+        std::fs::write(volume.path("a"), "kept").unwrap();
+        assert_eq!(content(sandbox, "a").unwrap(), b"kept");
+        volume.unmount();
+    });
+}
+
+#[test]
+#[ignore = "needs root, /dev/fuse and s3fs"]
 fn the_mount_outlives_its_process() {
     with_sandbox(DRIVER, |sandbox| {
         let volume = Volume::served(sandbox, &["--parent"]);

@@ -60,6 +60,7 @@ struct Ready {
     wishes: bool,
     signals: bool,
     live_files: bool,
+    notifier: bool,
 }
 
 impl EventLoop {
@@ -94,6 +95,9 @@ impl EventLoop {
         }
         if ready.live_files {
             self.live_files.refresh();
+        }
+        if ready.notifier {
+            self.ends.notifier.flush();
         }
         if ready.output
             && let Some(daemon) = &mut self.ends.daemon
@@ -140,6 +144,11 @@ impl EventLoop {
         let output = daemon.and_then(Daemon::output);
         let ended = daemon.map_or(signals, Daemon::ended);
         let with_daemon = wants(daemon.is_some());
+        let notifier = self.ends.notifier.wants_writable();
+        let to_notifier = match notifier {
+            Some(_) => PollFlags::OUT,
+            None => none,
+        };
         let from_kernel = wants(self.relay.wants_kernel() && !self.quitting);
         let mut fds = [
             PollFd::new(&self.ends.fuse, from_kernel),
@@ -149,6 +158,7 @@ impl EventLoop {
             PollFd::from_borrowed_fd(self.shared.loop_event(), PollFlags::IN),
             PollFd::from_borrowed_fd(signals, PollFlags::IN),
             PollFd::from_borrowed_fd(self.live_files.fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(notifier.unwrap_or(signals), to_notifier),
         ];
         let left = self
             .next_moment()
@@ -169,6 +179,7 @@ impl EventLoop {
             wishes: is(4, any),
             signals: is(5, any),
             live_files: is(6, any),
+            notifier: notifier.is_some() && !fds[7].revents().is_empty(),
         })
     }
 

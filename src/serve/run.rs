@@ -193,7 +193,7 @@ fn begin(volume: &Path, keeper: &Keeper, fuse: Option<OwnedFd>, signals: Signals
         hung_after: plan.hung_after(),
         ends: Ends {
             daemon: None,
-            notifier: Notifier::start(fuse.try_clone().context("duplicate a descriptor")?)?,
+            notifier: Notifier::new(fuse.try_clone().context("duplicate a descriptor")?),
             journal,
             fuse,
         },
