@@ -13,7 +13,7 @@ use serde_json::json;
 /// The most that any process of a call may take, in MiB.
 const PEAK: f64 = 4.0;
 /// The largest driver, in MiB.
-const SIZE: f64 = 2.0;
+const SIZE: f64 = 2.5;
 
 pub(super) fn rows(bench: &Bench<'_>, _: &mut Results) -> Result<Vec<Row>> {
     let node = bench.node(0)?;
