@@ -17,7 +17,7 @@ use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
-use support::{Sandbox, with_sandbox};
+use support::{Fault, PATIENCE, Sandbox, with_sandbox};
 
 const DRIVER: &str = env!("CARGO_BIN_EXE_oss");
 /// The user that the daemons here run as.
@@ -462,6 +462,43 @@ fn systemd_keeps_the_mount_for_the_next_process() {
         assert_eq!(text, "one");
         assert!(reader.wait().unwrap().success());
         assert!(volume.wait().restored);
+        volume.unmount();
+    });
+}
+
+#[test]
+#[ignore = "needs root, /dev/fuse and s3fs"]
+fn a_request_that_nobody_can_answer_ends_the_mount() {
+    with_sandbox(DRIVER, |sandbox| {
+        let systemd = Systemd::new(sandbox);
+        let mut volume = Volume::prepare(sandbox, |_| {});
+        sandbox.store.put("docker", "a", "one");
+        volume.process = Some(systemd.start(&volume.directory, None));
+        systemd.stored();
+        let (_, fd) = systemd.stored();
+        volume.wait();
+        sandbox.store.inject("docker", Fault::Hang);
+        let mut reader = Command::new("/bin/cat")
+            .arg(volume.path("a"))
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        assert!(
+            sandbox
+                .store
+                .wait_for_request(PATIENCE, |request| { request.key == "a" })
+        );
+        volume.kill();
+        // As if it had been killed before it could record the request.
+        File::create(volume.directory.join("inflight")).unwrap();
+        volume.process = Some(systemd.start(&volume.directory, fd));
+        assert!(!reader.wait().unwrap().success());
+        assert_eq!(volume.end().code(), Some(1));
+        sandbox.store.clear_faults();
+        // The next one mounts anew.
+        volume.process = Some(systemd.start(&volume.directory, None));
+        assert!(!volume.wait().restored);
+        assert_eq!(read(&volume.path("a")), "one");
         volume.unmount();
     });
 }

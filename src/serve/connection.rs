@@ -127,12 +127,23 @@ pub(crate) struct Control {
 }
 
 impl Control {
-    /// That of the connection mounted on `staging`; None without fusectl. Never asks the mounted
-    /// file system itself.
+    /// That of the connection mounted on `staging`. Never asks the mounted file system itself. fusectl
+    /// is mounted where systemd does it as well, if it is not there; None if it cannot be.
     pub(crate) fn find(staging: &Path) -> Option<Self> {
         let table = MountTable::read().ok()?;
         let (_, minor) = top(&table, staging)?.device.split_once(':')?;
         let directory = Path::new(CONNECTIONS).join(minor);
+        if !directory.exists() {
+            let (none, flags) = (None::<&str>, MsFlags::MS_NOSUID | MsFlags::MS_NODEV);
+            // The next look tells.
+            let _ = mount(
+                Some("fusectl"),
+                CONNECTIONS,
+                Some("fusectl"),
+                flags | MsFlags::MS_NOEXEC,
+                none,
+            );
+        }
         let meta = std::fs::metadata(&directory).ok()?;
         (meta.is_dir() && meta.uid() == nix::unistd::geteuid().as_raw())
             .then_some(Self { directory })

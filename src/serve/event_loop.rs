@@ -8,7 +8,7 @@ use crate::serve::daemon::{self, Daemon, Received};
 use crate::serve::ends::Ends;
 use crate::serve::lost::{LostRequests, Verdict};
 use crate::serve::protocol::{State, Status};
-use crate::serve::relay::Relay;
+use crate::serve::relay::{self, Relay};
 use crate::serve::shared::Shared;
 use crate::serve::signals::Signals;
 use crate::serve::starts::Starts;
@@ -35,6 +35,8 @@ pub(crate) struct EventLoop {
     pub(crate) starts: Starts,
     /// When the next daemon is to be started, while there is none.
     pub(crate) next_start: Option<Instant>,
+    /// When something else is due though no event comes.
+    pub(crate) next_look: Option<Instant>,
     pub(crate) status: Status,
     pub(crate) lost: Option<LostRequests>,
     pub(crate) buffer: Vec<u8>,
@@ -77,6 +79,10 @@ impl EventLoop {
         };
         self.status.state = State::Ending;
         self.publish();
+        if outcome == Outcome::Aborted {
+            // Its callers have their errors, and the next mount is not to wait for what it is at.
+            self.kill_daemon("the connection was aborted");
+        }
         self.finish()?;
         Ok(outcome)
     }
@@ -119,14 +125,26 @@ impl EventLoop {
         if self.relay.next_tick().is_some_and(|tick| tick <= now) {
             self.relay.tick(now, &mut self.ends);
         }
-        self.look_after_daemon(now);
         self.ends.journal.flush();
         self.ends.journal.compact(&self.relay);
-        self.look_for_lost_requests(now)?;
+        let relay = self.relay.status();
+        self.look_after_daemon(&relay, now);
+        let idle = relay.requests == 0;
+        if idle && !ready.kernel {
+            self.look_for_lost_requests(now)?;
+        }
         // Without a daemon nobody answers those that are left: they fail with the connection.
-        if self.quitting && (self.ends.daemon.is_none() || self.relay.status().requests == 0) {
+        if self.quitting && (self.ends.daemon.is_none() || idle) {
             return Ok(Some(Outcome::Ended));
         }
+        self.next_look = [
+            self.relay.next_tick(),
+            self.hung_at(&relay),
+            self.lost.as_ref().filter(|_| idle).map(LostRequests::next),
+        ]
+        .into_iter()
+        .flatten()
+        .min();
         Ok(None)
     }
 
@@ -160,8 +178,10 @@ impl EventLoop {
             PollFd::from_borrowed_fd(self.live_files.fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(notifier.unwrap_or(signals), to_notifier),
         ];
-        let left = self
-            .next_moment()
+        let left = [self.next_look, self.next_start]
+            .into_iter()
+            .flatten()
+            .min()
             .map(|moment| timespec(moment.saturating_duration_since(Instant::now())));
         match poll(&mut fds, left.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
@@ -183,24 +203,14 @@ impl EventLoop {
         })
     }
 
-    /// When something is due though no event comes.
-    fn next_moment(&self) -> Option<Instant> {
-        let status = self.relay.status();
-        let can_hang = status.answered
-            && self
-                .ends
-                .daemon
-                .as_ref()
-                .is_some_and(|daemon| !daemon.killed);
-        let hung = status
-            .unanswered_since
-            .filter(|_| can_hang)
-            .and_then(|since| since.checked_add(self.hung_after));
-        let lost = self.lost.as_ref().map(|lost| lost.next);
-        [self.relay.next_tick(), self.next_start, hung, lost]
-            .into_iter()
-            .flatten()
-            .min()
+    /// When the daemon is to be killed if it does not answer until then.
+    fn hung_at(&self, relay: &relay::Status) -> Option<Instant> {
+        let daemon = self.ends.daemon.as_ref()?;
+        let since = relay.unanswered_since.filter(|_| relay.answered)?;
+        match daemon.killed {
+            true => None,
+            false => since.checked_add(self.hung_after),
+        }
     }
 
     /// Starts a daemon if there is none and it is time.
@@ -288,20 +298,16 @@ impl EventLoop {
     }
 
     /// Notes a daemon that has begun to serve, and kills one that hangs.
-    fn look_after_daemon(&mut self, now: Instant) {
-        let status = self.relay.status();
+    fn look_after_daemon(&mut self, relay: &relay::Status, now: Instant) {
+        let hung = self.hung_at(relay).is_some_and(|at| at <= now);
         let Some(daemon) = &mut self.ends.daemon else {
             return;
         };
-        if status.answered && !daemon.has_served() && !daemon.broken {
+        if relay.answered && !daemon.has_served() && !daemon.broken {
             daemon.serves(now);
             self.status.state = State::Served;
             self.publish();
         }
-        let hung = status.answered
-            && status
-                .unanswered_since
-                .is_some_and(|since| now.saturating_duration_since(since) >= self.hung_after);
         if hung {
             let seconds = self.hung_after.as_secs();
             self.kill_daemon(&format!("it has not answered a statfs for {seconds} s"));
@@ -396,8 +402,7 @@ impl EventLoop {
     /// Ends a connection that has requests which an earlier process had read and not recorded when it
     /// was killed: their callers would wait for ever.
     fn look_for_lost_requests(&mut self, now: Instant) -> Result<()> {
-        let held = self.relay.status().requests as u64;
-        match self.lost.as_mut().map(|lost| lost.look(held, now)) {
+        match self.lost.as_mut().map(|lost| lost.look(now)) {
             None | Some(Verdict::NotYet) => {}
             Some(Verdict::None) => self.lost = None,
             Some(Verdict::Lost(count)) => {

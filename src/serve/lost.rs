@@ -7,15 +7,15 @@ use std::time::{Duration, Instant};
 
 /// Time between two looks: there is no event for it.
 const PAUSE: Duration = Duration::from_secs(1);
-/// Looks in a row that must find more requests waiting than are held here. Requests that the kernel
-/// is just about to hand over are counted too.
-const LOOKS: u32 = 30;
+/// Looks in a row that must find requests waiting. One that the kernel is about to hand over is
+/// counted for a moment, too.
+const LOOKS: u32 = 3;
 
-/// The search, which ends with the first look that finds none missing.
+/// The search, which ends with the first look that finds none.
 pub(crate) struct LostRequests {
     control: Control,
     looks: u32,
-    pub(crate) next: Instant,
+    next: Instant,
 }
 
 /// What a look found.
@@ -38,25 +38,27 @@ impl LostRequests {
         }
     }
 
-    /// Looks if it is time to, while `held` requests are held here.
-    pub(crate) fn look(&mut self, held: u64, now: Instant) -> Verdict {
+    /// When to look again, if this process is idle then.
+    pub(crate) fn next(&self) -> Instant {
+        self.next
+    }
+
+    /// Looks if it is time to. Only to be called while no request is held here and the kernel has none
+    /// to hand over: it keeps some to itself while many are under way.
+    pub(crate) fn look(&mut self, now: Instant) -> Verdict {
         if now < self.next {
             return Verdict::NotYet;
         }
         self.next = now + PAUSE;
-        let Some(waiting) = self.control.waiting() else {
-            // The mount has gone.
+        // None: the mount has gone.
+        let missing = self.control.waiting().unwrap_or(0);
+        if missing == 0 {
             return Verdict::None;
-        };
-        match waiting.checked_sub(held) {
-            None | Some(0) => Verdict::None,
-            Some(missing) => {
-                self.looks += 1;
-                match self.looks >= LOOKS {
-                    true => Verdict::Lost(missing),
-                    false => Verdict::NotYet,
-                }
-            }
+        }
+        self.looks += 1;
+        match self.looks >= LOOKS {
+            true => Verdict::Lost(missing),
+            false => Verdict::NotYet,
         }
     }
 

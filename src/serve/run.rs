@@ -203,6 +203,7 @@ fn begin(volume: &Path, keeper: &Keeper, fuse: Option<OwnedFd>, signals: Signals
         live_files,
         starts: Starts::default(),
         next_start: Some(now),
+        next_look: Some(now),
         lost: None,
         buffer: vec![0; BUFFER],
         quitting: false,
