@@ -66,7 +66,7 @@ fn check_option(text: &str, classes: &[&str]) {
 }
 
 /// Asserts that `arguments` start ossfs on one bucket with options of `classes` and the driver's
-/// own, in which every `-o` has one option behind it.
+/// own, in which every `-o` has one option after it.
 fn check_arguments(arguments: &[String], classes: &[&str], read_only: bool) {
     let [source, staging, foreground, rest @ ..] = arguments else {
         panic!("{arguments:?} are too few");
@@ -228,7 +228,7 @@ pub fn check_mountinfo(text: &str) {
 }
 
 /// Asserts that a node configuration that is taken is safe to act on. Says whether it is taken.
-fn check_config(text: &str) -> bool {
+pub fn check_config(text: &str) -> bool {
     let Ok(config) = Config::parse(text) else {
         return false;
     };

@@ -56,7 +56,7 @@ fn init_answers_whatever_the_configuration_is() {
 }
 
 #[test]
-fn init_of_an_installed_driver_leaves_a_stamp_in_the_state_directory() {
+fn init_of_an_installed_driver_leaves_a_record_in_the_state_directory() {
     let directory = tempfile::tempdir().unwrap();
     let stamp = directory.path().join("state/init.json");
     let mut kubelet = kubelet(&directory);

@@ -1,5 +1,5 @@
 //! The driver killed at each step of each call: the next call gets to the right result, and nothing
-//! is left over behind it.
+//! is left after it.
 
 #![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
 
@@ -198,7 +198,7 @@ fn what_is_from_before_a_reboot_is_forgotten() {
 
 #[test]
 #[ignore = "needs root, /dev/fuse and s3fs"]
-fn containers_that_started_between_heals_are_healed_behind_a_heal_that_was_killed() {
+fn containers_that_started_between_heals_are_healed_after_a_heal_that_was_killed() {
     with_sandbox(DRIVER, |node| {
         let target = node.target("u1", "v");
         node.mount(&target, &node.options(json!({}))).success();
@@ -244,7 +244,7 @@ fn containers_that_started_between_heals_are_healed_behind_a_heal_that_was_kille
 
 #[test]
 #[ignore = "needs root, /dev/fuse and s3fs"]
-fn what_a_killed_mount_noted_goes_with_its_pod_although_others_use_the_volume() {
+fn what_a_killed_mount_recorded_goes_with_its_pod_although_others_use_the_volume() {
     with_sandbox(DRIVER, |node| {
         let options = node.options(json!({}));
         let user = node.target("u1", "v");

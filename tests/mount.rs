@@ -70,7 +70,7 @@ fn a_large_write_right_before_unmount_is_complete() {
 
 #[test]
 #[ignore = "needs root, /dev/fuse and s3fs"]
-fn a_file_still_open_at_unmount_reaches_the_store_behind_it() {
+fn a_file_still_open_at_unmount_reaches_the_store_after_it() {
     let settings = Settings::config(json!({"unmountTimeoutSeconds": 2}));
     with_settings(DRIVER, &settings, |node| {
         let target = node.target("u1", "oss1");

@@ -284,7 +284,7 @@ fn a_killed_daemon_is_back_in_every_running_container() {
     gaps.sort_unstable();
     let at = |percent: usize| gaps[(gaps.len() - 1) * percent / 100];
     print_line(&format!(
-        "gap behind {rounds} kills in 10 containers: p50 {:?}, p99 {:?}",
+        "gap after {rounds} kills in 10 containers: p50 {:?}, p99 {:?}",
         at(50),
         at(99)
     ));

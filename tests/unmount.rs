@@ -149,7 +149,7 @@ fn mounts_of_the_old_driver_are_kept_and_unmounted() {
         let target = node.target("u1", "oss1");
         node.mount_as_the_old_driver(&target);
         let mounts = node.mounts();
-        // As when kubelet restarts behind an upgrade and asks again.
+        // As when kubelet restarts after an upgrade and asks again.
         node.mount(&target, &node.options(json!({}))).success();
         assert_eq!(node.mounts(), mounts);
         fs::write(target.join("old"), vec![7; 20 << 20]).unwrap();
@@ -163,7 +163,7 @@ fn mounts_of_the_old_driver_are_kept_and_unmounted() {
 
 #[test]
 #[ignore = "needs root, /dev/fuse and s3fs"]
-fn a_key_that_was_changed_is_said_and_takes_over_behind_an_unmount() {
+fn a_key_that_was_changed_is_reported_and_used_after_an_unmount() {
     with_sandbox(DRIVER, |node| {
         let target = node.target("u1", "oss1");
         node.mount(&target, &node.options(json!({}))).success();
@@ -195,7 +195,7 @@ fn a_store_that_is_gone_does_not_hold_up_an_unmount() {
 
 #[test]
 #[ignore = "needs root, /dev/fuse and s3fs"]
-fn calls_that_were_killed_anywhere_leave_nothing_behind_the_next_unmount() {
+fn calls_that_were_killed_anywhere_leave_nothing_after_the_next_unmount() {
     with_sandbox(DRIVER, |node| {
         let options = node.options(json!({})).to_string();
         let target = node.target("u1", "oss1");

@@ -181,7 +181,7 @@ fn other_opts() -> impl Strategy<Value = String> {
     let list = options.prop_map(|options| {
         let mut text = "-o noua".to_owned();
         for (separator, option) in options {
-            // A switch stands alone, and so no comma goes on behind it.
+            // A switch is an argument of its own, so no comma follows it.
             if option.starts_with('-') {
                 text = format!("{text} {option} -o noua");
             } else {

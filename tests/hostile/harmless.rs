@@ -154,7 +154,7 @@ fn odd_spellings_of_right_options_mean_what_they_say() {
         Harmless::new("every object as root's", opts("-o uid=0,gid=0"))
             .with_options(&["uid=0", "gid=0"]),
         Harmless::new(
-            "a bucket with a new line behind it",
+            "a bucket with a new line after it",
             one("bucket", "docker\n"),
         ),
         Harmless::new("the whole bucket", one("path", "/")),

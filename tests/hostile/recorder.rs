@@ -87,7 +87,7 @@ impl<'a> Recorder<'a> {
         self.node.mount(&self.node.target(pod, "v"), options)
     }
 
-    /// Checks that the call behind `answer` has started ossfs and left nothing behind its end.
+    /// Checks that the call behind `answer` has started ossfs and left nothing after its end.
     #[track_caller]
     pub(crate) fn assert_ended(&self, name: &str, answer: &Answer) {
         assert!(

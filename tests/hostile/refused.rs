@@ -233,7 +233,7 @@ fn words_for_a_shell_are_refused_in_every_field_with_a_form() {
             json!({"akId": null, "akSecret": null, "ramRole": words.text}),
             &["option \"ramRole\": "],
         ));
-        // The separators and "-o" around it are otherOpts's own, so each value is put behind "=".
+        // The separators and "-o" around it are otherOpts's own, so each value is put after "=".
         for option in ["uid=", "umask=", "instance_name=", "dbglevel=", ""] {
             attacks.push(Attack::on(
                 "otherOpts",
@@ -290,22 +290,22 @@ fn sensitive_and_driver_owned_options_are_refused_however_they_are_written() {
     assert_all_refused(240, &attacks);
 }
 
-/// `otherOpts` that try to bring an option in another way than as one word behind one `-o`.
+/// `otherOpts` that try to bring an option in another way than as one argument after one `-o`.
 const SMUGGLED: &[(&str, &str)] = &[
-    ("suid behind a comma", "-o uid=1,suid"),
-    ("suid behind two commas", "-o uid=1,,suid"),
+    ("suid after a comma", "-o uid=1,suid"),
+    ("suid after two commas", "-o uid=1,,suid"),
     ("nothing between commas", "-o ,"),
     ("a comma at the end", "-o noua,"),
-    ("suid behind a comma in a value", "-o instance_name=a,suid"),
-    ("-o behind a comma", "-o noua,-o,suid"),
+    ("suid after a comma in a value", "-o instance_name=a,suid"),
+    ("-o after a comma", "-o noua,-o,suid"),
     ("-o twice", "-o -o suid"),
     ("-o stuck together", "-o-osuid"),
-    ("-o with nothing behind it", "-o"),
+    ("-o with nothing after it", "-o"),
     ("-o at the end", "-o noua -o"),
     ("-o with an equals sign", "-o=suid"),
     ("a switch in place of -o's option", "-o -f"),
     ("a word without -o", "suid"),
-    ("a word behind an option", "-o uid=1 suid"),
+    ("a word after an option", "-o uid=1 suid"),
     ("a mount point", "-o noua /etc"),
     ("a second bucket", "other:/ -o noua"),
     ("a value apart from its name", "-o uid= 1"),
@@ -318,7 +318,7 @@ const SMUGGLED: &[(&str, &str)] = &[
     ("a vertical tab", "-o noua\u{b}-o suid"),
     ("a form feed", "-o noua\u{c}-o suid"),
     ("a next line character", "-o noua\u{85}-o suid"),
-    ("a NUL behind an option", "-o noua\0,suid"),
+    ("a NUL after an option", "-o noua\0,suid"),
     ("a NUL in a name", "-o su\0id"),
     ("a delete character", "-o su\u{7f}id"),
     ("a no-break space", "-o noua\u{a0}-o\u{a0}suid"),
@@ -382,9 +382,9 @@ const SMUGGLED: &[(&str, &str)] = &[
     ("a name of a mount command", "-o remount"),
     ("a bind", "-o bind"),
     ("a loop device", "-o loop"),
-    ("suid behind an option that 1.91 dropped", "-o noxattr,suid"),
+    ("suid after an option that 1.91 dropped", "-o noxattr,suid"),
     (
-        "a command behind a dropped option",
+        "a command after a dropped option",
         "-o sigv2,credential_process=CANARY",
     ),
     (
@@ -648,7 +648,7 @@ fn what_is_not_one_flat_object_of_strings_is_refused_without_showing_it() {
         ("the secret without quotes", SECRET.to_owned()),
         ("an end that is missing", format!("{{{inside}")),
         ("a second object", format!("{right}{right}")),
-        ("a word behind it", format!("{right} suid")),
+        ("a word after it", format!("{right} suid")),
         ("a comma at the end", wrap("")),
         ("a comment", format!("/*{SECRET}*/{right}")),
         ("single quotes", right.replace('"', "'")),

@@ -5,7 +5,7 @@
 pub(crate) struct Words {
     pub(crate) name: &'static str,
     pub(crate) text: &'static str,
-    /// Whether it may be (behind a slash) a directory of a bucket.
+    /// Whether it may be (after a slash) a directory of a bucket.
     pub(crate) is_path: bool,
     /// Whether it may be a half of a key pair.
     pub(crate) is_key: bool,
