@@ -10,8 +10,14 @@ use std::os::unix::process::parent_id;
 use std::path::Path;
 use std::time::SystemTime;
 
+/// What kube-controller-manager is called (proc_pid_comm(5) cuts names to 15 bytes). Where it runs on
+/// this node outside of a container, it reads the plugin directory when kubelet does
+/// (`pkg/controller/volume/attachdetach`).
+const CONTROLLER_MANAGER: &str = "kube-controller";
+
 /// Records that `init` was run, if kubelet ran it: not while an installer tries the driver out under
-/// another name, and not on a terminal. A failure is logged and does not change the response.
+/// another name, not on a terminal, and not by kube-controller-manager, whose record would replace
+/// kubelet's. A failure is logged and does not change the response.
 pub(super) fn record() {
     let program = std::env::current_exe().unwrap_or_default();
     if !is_installed(&program) || std::io::stdin().is_terminal() {
@@ -36,11 +42,15 @@ fn write(state: &Path) -> Result<()> {
     let pid = parent_id();
     let path = format!("/proc/{pid}/comm");
     let caller = std::fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+    let caller = caller.trim_end();
+    if caller == CONTROLLER_MANAGER {
+        return Ok(());
+    }
     let time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let record = InitRecord {
         build: format!("oss {BUILD}"),
         pid,
-        caller: caller.trim_end().to_owned(),
+        caller: caller.to_owned(),
         time: time.map_or(0, |time| time.as_secs()),
     };
     record.write(state)
