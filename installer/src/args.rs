@@ -12,7 +12,7 @@ use std::time::Duration;
 /// What one run of the installer is asked to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Command {
-    Run,
+    Run { once: bool },
     Check,
     Find,
     Uninstall { drain: bool },
@@ -54,7 +54,10 @@ pub(crate) fn parse(
         Some(("uninstall", words)) => Command::Uninstall {
             drain: words.get_flag("drain"),
         },
-        _ => Command::Run,
+        Some(("run", words)) => Command::Run {
+            once: words.get_flag("once"),
+        },
+        _ => Command::Run { once: false },
     };
     let words = matches
         .subcommand()
@@ -94,9 +97,16 @@ fn command() -> clap::Command {
         .about("Puts the FlexVolume driver alicloud/oss on this node and keeps it right")
         .subcommand_required(true)
         .disable_help_subcommand(true)
-        .subcommand(clap::Command::new("run").about(
-            "Install the driver, repair it when it changes, until SIGTERM (the driver stays)",
-        ))
+        .subcommand(
+            clap::Command::new("run")
+                .about("Install the driver, repair it when it changes, until SIGTERM (the driver stays)")
+                .arg(
+                    Arg::new("once")
+                        .long("once")
+                        .action(ArgAction::SetTrue)
+                        .help("Install the driver, or say why that is impossible, and end"),
+                ),
+        )
         .subcommand(clap::Command::new("check").about(
             "Say what is wrong on this node; status 0 if kubelet has loaded this build of the driver",
         ))
@@ -182,6 +192,13 @@ mod tests {
     }
 
     #[test]
+    fn run_goes_on_unless_told_otherwise() {
+        for (words, once) in [("run", false), ("run --once", true)] {
+            assert_eq!(args(words).unwrap().0, Command::Run { once }, "{words}");
+        }
+    }
+
+    #[test]
     fn what_is_not_understood_is_refused() {
         for words in [
             "",
@@ -189,6 +206,7 @@ mod tests {
             "run --plugin-dir x",
             "run --period 0",
             "check --drain",
+            "check --once",
             "run --log-format xml",
         ] {
             assert!(args(words).is_err(), "{words}");

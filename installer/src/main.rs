@@ -46,7 +46,11 @@ fn main() -> ExitCode {
     };
     logging::start(settings.log_format);
     let done = match command {
-        Command::Run => run::run(&settings).map(|()| true),
+        Command::Run { once: false } => run::run(&settings).map(|()| true),
+        Command::Run { once: true } => {
+            run::once(&settings);
+            Ok(true)
+        }
         Command::Check => Ok(pass::check(&settings)),
         Command::Find => find::find(&settings, None).map(|found| {
             let text = format!("{}\t{}\n", found.path.display(), found.how);

@@ -44,6 +44,32 @@ fn each_change_is_one_init_and_no_gap() {
 }
 
 #[test]
+fn run_once_installs_or_says_why_not_and_ends_well() {
+    let node = TestHost::new();
+    let (a, bad) = (
+        node.make_driver("a", ""),
+        node.make_driver("bad", "failure"),
+    );
+    let kubelet = node.start_kubelet(&[]);
+    for (driver, said, expected) in [
+        (&bad, "ERROR blocks installing: ", &[][..]),
+        (&a, "installed ", &["init alicloud~oss ok oss a"]),
+        (&a, "", &[]),
+        (&bad, "ERROR blocks installing: ", &[]),
+    ] {
+        let (ended_well, text) = finish(node.minimal("run", driver).arg("--once"));
+        assert!(ended_well && text.contains(said), "{text}");
+        assert!(said.lines().count() == text.lines().count(), "{text}");
+        assert_eq!(node.seen_by(&kubelet), expected, "{text}");
+    }
+    assert_eq!(read(node.driver()).unwrap(), read(&a).unwrap());
+    // No kubelet runs that would say where its plugin directory is.
+    drop(kubelet);
+    let (ended_well, text) = finish(node.full("run", &a).arg("--once"));
+    assert!(ended_well && text.contains("blocks installing"), "{text}");
+}
+
+#[test]
 fn a_directory_without_driver_is_filled() {
     let node = TestHost::new();
     let a = node.make_driver("a", "");

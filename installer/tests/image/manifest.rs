@@ -28,28 +28,34 @@ impl PodSpec {
         Self(spec)
     }
 
+    /// The container that stays.
     pub fn container(&self) -> &Value {
         &self.0["containers"][0]
     }
 
-    /// The list `name` of the object at `at`, made if it is missing.
-    fn list(&mut self, at: &str, name: &str) -> &mut Vec<Value> {
-        let list = &mut self.0.pointer_mut(at).unwrap()[name];
-        if list.is_null() {
-            *list = json!([]);
-        }
-        list.as_array_mut().unwrap()
+    /// The containers that run before it, one after the other, to their end.
+    pub fn init_containers(&self) -> impl Iterator<Item = &Value> {
+        self.0["initContainers"].as_array().into_iter().flatten()
     }
 
-    /// Sets a variable of the container's environment, as an administrator's own patch would.
+    /// All containers of the Pod, to be changed alike.
+    fn all(&mut self) -> impl Iterator<Item = &mut Value> {
+        let pod = self.0.as_object_mut().unwrap().iter_mut();
+        pod.filter(|(field, _)| matches!(field.as_str(), "initContainers" | "containers"))
+            .flat_map(|(_, containers)| containers.as_array_mut().unwrap())
+    }
+
+    /// Sets a variable of the containers' environment, as an administrator's own patch would.
     pub fn env(mut self, name: &str, value: &str) -> Self {
-        let list = self.list("/containers/0", "env");
-        list.retain(|env| env["name"] != name);
-        list.push(json!({"name": name, "value": value}));
+        for container in self.all() {
+            let list = list(container, "env");
+            list.retain(|env| env["name"] != name);
+            list.push(json!({"name": name, "value": value}));
+        }
         self
     }
 
-    /// Shows the host's directory `path` in the container at the same path, read-only.
+    /// Shows the host's directory `path` in the containers at the same path, read-only.
     pub fn host_path(self, path: &str) -> Self {
         self.volume(
             json!({"name": "packages", "hostPath": {"path": path, "type": "Directory"}}),
@@ -57,30 +63,35 @@ impl PodSpec {
         )
     }
 
-    /// Shows the ConfigMap `name` in the container at `path`.
+    /// Shows the ConfigMap `name` in the containers at `path`.
     pub fn config_map(self, name: &str, path: &str) -> Self {
         self.volume(json!({"name": name, "configMap": {"name": name}}), path)
     }
 
     fn volume(mut self, volume: Value, path: &str) -> Self {
         let mount = json!({"name": volume["name"], "mountPath": path, "readOnly": true});
-        self.list("", "volumes").push(volume);
-        self.list("/containers/0", "volumeMounts").push(mount);
+        list(&mut self.0, "volumes").push(volume);
+        for container in self.all() {
+            list(container, "volumeMounts").push(mount.clone());
+        }
         self
     }
 
-    /// Runs these words of the installer instead.
+    /// Runs these words of the installer instead, as a Job with a single container does.
     pub fn words(mut self, words: &[&str]) -> Self {
         let mut command = vec!["/oss-installer"];
         command.extend(words);
+        self.0.as_object_mut().unwrap().remove("initContainers");
         self.0["containers"][0]["command"] = json!(command);
         self
     }
 
-    /// Leaves a capability out that the container adds.
+    /// Leaves a capability out that the containers add.
     pub fn without(mut self, capability: &str) -> Self {
-        let added = self.list("/containers/0/securityContext/capabilities", "add");
-        added.retain(|added| added != capability);
+        for container in self.all() {
+            let added = list(&mut container["securityContext"]["capabilities"], "add");
+            added.retain(|added| added != capability);
+        }
         self
     }
 
@@ -99,6 +110,15 @@ impl PodSpec {
         let found = list.clone().find(|env| env["name"] == name);
         found.and_then(|env| env["value"].as_str()).unwrap()
     }
+}
+
+/// The list `name` of `object`, made if it is missing.
+fn list<'a>(object: &'a mut Value, name: &str) -> &'a mut Vec<Value> {
+    let list = &mut object[name];
+    if list.is_null() {
+        *list = json!([]);
+    }
+    list.as_array_mut().unwrap()
 }
 
 /// A quantity of bytes as Kubernetes writes it.
@@ -146,7 +166,7 @@ fn value(yaml: &Yaml) -> Value {
 /// `k8s.io/api/core/v1`); other lists are replaced as a whole.
 fn merge_key(field: &str) -> Option<&'static str> {
     match field {
-        "containers" | "volumes" | "env" => Some("name"),
+        "containers" | "initContainers" | "volumes" | "env" => Some("name"),
         "volumeMounts" => Some("mountPath"),
         _ => None,
     }

@@ -21,6 +21,9 @@ fn the_minimal_pod_installs_becomes_ready_and_is_upgraded() {
     let pod = Pod::start(&host, &spec, &image);
     pod.read_until("installed ");
     assert_eq!(std::fs::read(&driver).unwrap(), image.driver());
+    // The container that stays finds nothing to do.
+    let log = pod.read_until("the host is not reached").join("\n");
+    assert!(!log.contains("installed "), "{log}");
     let (ready, said) = pod.probe();
     assert!(!ready);
     assert!(

@@ -1,5 +1,5 @@
 //! A Pod's spec as kubelet and a container runtime carry it out: the runtime configuration
-//! (`config.json`) of its container.
+//! (`config.json`) of each of its containers.
 
 use crate::manifest::{PodSpec, bytes};
 use crate::seccomp;
@@ -24,6 +24,8 @@ const DEFAULT_CAPABILITIES: [&str; 14] = [
 ];
 /// Of a Pod with the priority class system-node-critical (`pkg/kubelet/qos/policy.go`).
 const CRITICAL_OOM_SCORE: i32 = -997;
+/// Where kubelet puts the volumes of the Pod.
+const VOLUMES: &str = "/var/lib/kubelet/pods/installer/volumes";
 /// What is hidden of /proc and /sys (`pkg/securitycontext/util.go`).
 const MASKED: [&str; 10] = [
     "/proc/asound",
@@ -45,9 +47,9 @@ const READ_ONLY: [&str; 5] = [
     "/proc/sysrq-trigger",
 ];
 
-/// The configuration of the Pod's container, in the cgroup `cgroup`.
-pub fn config(pod: &PodSpec, cgroup: &str) -> Value {
-    let (spec, container) = (&pod.0, pod.container());
+/// The configuration of the Pod's container `container`, in the cgroup `cgroup`.
+pub fn config(pod: &PodSpec, container: &Value, cgroup: &str) -> Value {
+    let spec = &pod.0;
     let (of_pod, of_container) = (&spec["securityContext"], &container["securityContext"]);
     let setting = |name: &str| match &of_container[name] {
         Value::Null => of_pod[name].clone(),
@@ -73,7 +75,7 @@ pub fn config(pod: &PodSpec, cgroup: &str) -> Value {
         },
         "root": {"path": "rootfs", "readonly": of_container["readOnlyRootFilesystem"] == true},
         "hostname": "installer",
-        "mounts": mounts(pod),
+        "mounts": mounts(spec, container),
         "linux": {
             "cgroupsPath": cgroup,
             "resources": {
@@ -156,7 +158,7 @@ fn namespaces(spec: &Value) -> Vec<Value> {
     own.iter().map(|name| json!({"type": name})).collect()
 }
 
-fn mounts(pod: &PodSpec) -> Vec<Value> {
+fn mounts(spec: &Value, container: &Value) -> Vec<Value> {
     let system = |to: &str, kind: &str, options: &[&str]| json!({"destination": to, "type": kind, "source": kind, "options": options});
     let mut mounts = vec![
         system("/proc", "proc", &["nosuid", "noexec", "nodev"]),
@@ -190,18 +192,14 @@ fn mounts(pod: &PodSpec) -> Vec<Value> {
             &["nosuid", "noexec", "nodev", "relatime", "ro"],
         ),
     ];
-    for mount in pod.container()["volumeMounts"]
-        .as_array()
-        .into_iter()
-        .flatten()
-    {
+    for mount in container["volumeMounts"].as_array().into_iter().flatten() {
         let propagation = match mount["mountPropagation"].as_str() {
             None | Some("None") => "rprivate",
             Some("HostToContainer") => "rslave",
             Some("Bidirectional") => "rshared",
             Some(other) => panic!("{other}"),
         };
-        let mut volumes = pod.0["volumes"].as_array().into_iter().flatten();
+        let mut volumes = spec["volumes"].as_array().into_iter().flatten();
         let volume = volumes.find(|volume| volume["name"] == mount["name"]);
         let volume = volume.unwrap_or_else(|| panic!("no volume {mount}"));
         let mode = if mount["readOnly"] == true {
@@ -221,16 +219,20 @@ fn mounts(pod: &PodSpec) -> Vec<Value> {
 
 /// Where on the host what the volume `volume` shows is.
 pub fn source(volume: &Value) -> String {
-    match (&volume["hostPath"], &volume["configMap"]) {
-        (host_path, Value::Null) => host_path["path"].as_str().unwrap().to_owned(),
-        (Value::Null, _) => config_map(volume["name"].as_str().unwrap()),
-        _ => panic!("{volume}"),
+    let name = || volume["name"].as_str().unwrap();
+    if let Some(path) = volume["hostPath"]["path"].as_str() {
+        path.to_owned()
+    } else if volume["configMap"].is_object() {
+        config_map(name())
+    } else {
+        assert!(volume["emptyDir"].is_object(), "{volume}");
+        format!("{VOLUMES}/kubernetes.io~empty-dir/{}", name())
     }
 }
 
 /// Where kubelet puts the files of the ConfigMap that the volume `name` shows.
 pub fn config_map(name: &str) -> String {
-    format!("/var/lib/kubelet/pods/installer/volumes/kubernetes.io~configmap/{name}")
+    format!("{VOLUMES}/kubernetes.io~configmap/{name}")
 }
 
 #[test]

@@ -1,10 +1,12 @@
-//! A Pod as kubelet starts it: its hostPaths are made, its container is run by runc inside the
-//! host, its log read, its readiness probe run in the container.
+//! A Pod as kubelet starts it: its hostPaths are made, its init containers are run by runc inside the
+//! host to their end, then the one that stays; their log is read, the readiness probe run in the latter.
 
 use crate::dist::Image;
 use crate::host::Host;
 use crate::manifest::PodSpec;
 use crate::oci;
+use serde_json::Value;
+use std::cell::RefCell;
 use std::fs::{DirBuilder, create_dir_all, read_to_string, write};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
@@ -21,9 +23,11 @@ pub struct Pod<'a> {
     host: &'a Host,
     id: String,
     probe: Vec<String>,
+    /// What the init containers logged, as far as nobody has read it.
+    first_log: RefCell<Vec<String>>,
     /// runc, which stays in the foreground as long as the container runs.
     runc: Process,
-    /// When the container was asked for.
+    /// When the first container was asked for.
     pub started: Instant,
 }
 
@@ -33,8 +37,7 @@ impl<'a> Pod<'a> {
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let id = format!("{PREFIX}{}-{count}", std::process::id());
         let volumes = spec.0["volumes"].as_array().into_iter().flatten();
-        // An emptyDir is there for kubelet alone: no container mounts it.
-        for volume in volumes.filter(|volume| volume["emptyDir"].is_null()) {
+        for volume in volumes {
             let place = host.path(oci::source(volume));
             match volume["hostPath"]["type"].as_str() {
                 // As kubelet does (`pkg/volume/hostpath`).
@@ -42,7 +45,11 @@ impl<'a> Pod<'a> {
                     let mut builder = DirBuilder::new();
                     builder.recursive(true).mode(0o755).create(&place).unwrap();
                 }
-                None if volume["configMap"]["optional"] == true => create_dir_all(&place).unwrap(),
+                None if volume["configMap"]["optional"] == true
+                    || volume["emptyDir"].is_object() =>
+                {
+                    create_dir_all(&place).unwrap()
+                }
                 None | Some("Directory") => assert!(place.is_dir(), "{}", place.display()),
                 other => panic!("{other:?}"),
             }
@@ -51,15 +58,25 @@ impl<'a> Pod<'a> {
         let root = host.path(&bundle).join("rootfs");
         create_dir_all(&root).unwrap();
         image.unpack(&root);
-        let config = oci::config(spec, &format!("/{id}"));
-        write(host.path(&bundle).join("config.json"), config.to_string()).unwrap();
+        let start = |container: &Value| {
+            let config = oci::config(spec, container, &format!("/{id}"));
+            write(host.path(&bundle).join("config.json"), config.to_string()).unwrap();
+            let mut runc = runc(host);
+            runc.args(["run", "--bundle", &bundle, &id]);
+            Process::start(&mut runc, Stream::Stderr)
+        };
         let probe = spec.container()["readinessProbe"]["exec"]["command"]
             .as_array()
             .unwrap();
         let started = Instant::now();
-        let mut runc = runc(host);
-        runc.args(["run", "--bundle", &bundle, &id]);
-        let runc = Process::start(&mut runc, Stream::Stderr);
+        let mut first_log = Vec::new();
+        for container in spec.init_containers() {
+            let (status, log) = start(container).end();
+            // kubelet would run it again, and never the next.
+            assert!(status.success(), "{log:#?}");
+            first_log.extend(log);
+        }
+        let runc = start(spec.container());
         let probe = probe
             .iter()
             .map(|word| word.as_str().unwrap().to_owned())
@@ -68,15 +85,22 @@ impl<'a> Pod<'a> {
             host,
             id,
             probe,
+            first_log: RefCell::new(first_log),
             runc,
             started,
         }
     }
 
-    /// The lines of the Pod's log up to the first one with `text` in it.
+    /// The lines of the Pod's log, in the order of its containers, up to the first one with `text` in it.
     #[track_caller]
     pub fn read_until(&self, text: &str) -> Vec<String> {
-        self.runc.read_until(text)
+        let mut lines = self.first_log.take();
+        if let Some(at) = lines.iter().position(|line| line.contains(text)) {
+            self.first_log.replace(lines.split_off(at + 1));
+        } else {
+            lines.extend(self.runc.read_until(text));
+        }
+        lines
     }
 
     /// Runs the readiness probe, and returns whether the Pod is ready, and what the probe said.
@@ -135,7 +159,7 @@ impl<'a> Pod<'a> {
     /// The container's first process, in the host's numbers.
     pub fn pid(&self) -> u32 {
         let output = runc(self.host).args(["state", &self.id]).output().unwrap();
-        let state: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let state: Value = serde_json::from_slice(&output.stdout).unwrap();
         u32::try_from(state["pid"].as_u64().unwrap()).unwrap()
     }
 

@@ -41,3 +41,90 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- fail "ossfsPackages: directory and volume are both set; one of them is expected" -}}
 {{- end -}}
 {{- end }}
+
+{{- /* What both containers of the installer have. Of: the chart's scope as root, and the variables of
+daemonset.yaml by their names. */ -}}
+{{- define "oss.container" -}}
+image: {{ include "oss.image" .root }}
+imagePullPolicy: {{ .root.Values.image.pullPolicy }}
+env:
+{{- if .full }}
+- name: OSS_INSTALLER_HOST_ROOT
+  value: /proc/1/root
+{{- end }}
+{{- with .pluginDirectory }}
+- name: OSS_INSTALLER_PLUGIN_DIR
+  value: {{ . }}
+{{- end }}
+{{- if ne .root.Values.stateDirectory "/run/alicloud-oss" }}
+- name: OSS_INSTALLER_STATE_DIR
+  value: {{ .root.Values.stateDirectory }}
+{{- end }}
+{{- if .config }}
+- name: OSS_INSTALLER_CONFIG
+  value: /config/config.json
+{{- end }}
+{{- with .packages }}
+- name: OSS_INSTALLER_OSSFS_PACKAGES
+  value: {{ . }}
+{{- end }}
+{{- if ne .root.Values.logFormat "text" }}
+- name: OSS_INSTALLER_LOG_FORMAT
+  value: {{ .root.Values.logFormat }}
+{{- end }}
+{{- if ne (int .root.Values.period) 60 }}
+- name: OSS_INSTALLER_PERIOD
+  value: {{ int .root.Values.period | quote }}
+{{- end }}
+{{- with .root.Values.resources }}
+resources:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+securityContext:
+  readOnlyRootFilesystem: true
+  {{- with .root.Values.seLinuxType }}
+  seLinuxOptions:
+    type: {{ . }}
+  {{- end }}
+  {{- if .packages }}
+  # The node's package manager changes files of all owners.
+  privileged: true
+  {{- else }}
+  allowPrivilegeEscalation: false
+  capabilities:
+    drop: [ALL]
+    {{- if .full }}
+    add:
+    # To look into /proc/PID/root and /proc/PID/cwd of kubelet and of the host's first process.
+    - SYS_PTRACE
+    # To enter the host's mount namespace (setns) for ossfs --version, systemctl and heal.
+    - SYS_ADMIN
+    # To make the host's root the root of those programs; setns asks for it too.
+    - SYS_CHROOT
+    # To heal where a container's mount point is below a directory of its user's, closed to others,
+    # and to read what root may read on the host whoever it belongs to, as kubelet does.
+    - DAC_OVERRIDE
+    {{- end }}
+  {{- end }}
+volumeMounts:
+{{- if .minimal }}
+# Both at the host's own paths.
+- name: plugins
+  mountPath: {{ .pluginDirectory }}
+- name: state
+  mountPath: {{ .root.Values.stateDirectory }}
+{{- end }}
+{{- if .config }}
+- name: config
+  mountPath: /config
+  readOnly: true
+{{- end }}
+{{- if .root.Values.ossfsPackages.volume }}
+- name: ossfs-packages
+  mountPath: /ossfs-packages
+  readOnly: true
+{{- end }}
+- name: sync
+  mountPath: /sync
+  readOnly: true
+{{- end }}

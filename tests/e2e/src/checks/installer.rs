@@ -46,7 +46,7 @@ impl Way for Kustomize {
     }
 
     fn upgrade(&self, cluster: &Cluster) -> Result<()> {
-        let image = format!("installer=alicloud-oss-flexvolume:{}", IMAGES[1]);
+        let image = format!("*=alicloud-oss-flexvolume:{}", IMAGES[1]);
         cluster
             .kubectl(&[
                 NAMESPACE,
