@@ -108,6 +108,8 @@ pub(crate) fn places(table: &MountTable, succession: &Succession) -> Vec<Place> 
         let Some(base) = dead.first().filter(|_| !is_healed) else {
             continue;
         };
+        // Nothing can be mounted on it any more (ENOENT). The kernel also takes a directory for deleted
+        // when it has to look it up in its parent and no daemon answers.
         if base.root.to_string_lossy().ends_with("//deleted") {
             continue;
         }
