@@ -5,6 +5,7 @@ mod adopt;
 mod heal;
 mod init;
 mod mount;
+mod serve;
 mod unmount;
 
 use crate::config::{self, Config};
@@ -13,6 +14,7 @@ use crate::kubelet::response::Response;
 use crate::kubelet::target::Target;
 use crate::logging;
 use anyhow::{Result, anyhow};
+pub use serve::serve;
 use std::ffi::OsStr;
 use std::time::Instant;
 
@@ -38,7 +40,7 @@ pub fn answer(call: &Call) -> Response {
             unmount::unmount(&target?, &config.unwrap_or_default())
         }),
         // Answered before.
-        Call::Cli(_) => Response::not_supported("not a call of kubelet"),
+        Call::Cli(_) | Call::Serve(_) => Response::not_supported("not a call of kubelet"),
     }
 }
 

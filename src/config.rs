@@ -36,6 +36,22 @@ pub struct Config {
     /// After how long a daemon that does not answer is aborted; absent: never.
     #[serde(rename = "abortHungAfterSeconds", deserialize_with = "some_seconds")]
     pub abort_hung_after: Option<Duration>,
+    /// Whether `oss serve` keeps the FUSE connection and relays, so that a mount outlives its ossfs.
+    pub(crate) relay: bool,
+    /// Whether the ossfs of a volume with the relay runs in a sandbox.
+    pub(crate) sandbox: Sandbox,
+    /// The most memory that a volume with the relay may use without systemd, in bytes.
+    #[serde(deserialize_with = "memory")]
+    pub(crate) memory_limit: u64,
+    /// After how long an ossfs behind the relay that leaves a statfs unanswered is replaced.
+    #[serde(rename = "hungAfterSeconds", deserialize_with = "seconds")]
+    pub(crate) hung_after: Duration,
+    /// While no ossfs behind the relay answers, requests fail after so long; absent: they wait.
+    #[serde(rename = "requestTimeoutSeconds", deserialize_with = "some_seconds")]
+    pub(crate) request_timeout: Option<Duration>,
+    /// On a disk: below it each ossfs behind a relay has a directory for its temporary files.
+    #[serde(deserialize_with = "state_path")]
+    pub(crate) temporary_dir: PathBuf,
     /// Whether Pods with the same volume share one daemon.
     pub share_mounts: bool,
     /// Options for every volume, before the volume's own.
@@ -49,6 +65,15 @@ pub struct Config {
     pub allowed_endpoints: Option<Vec<String>>,
     /// Credentials of the node for volumes without any. Absent: such volumes are refused.
     pub node_credentials: Option<NodeCredentials>,
+}
+
+/// Whether ossfs runs in a sandbox.
+#[derive(Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Sandbox {
+    On,
+    /// As root, and without namespaces: for finding faults.
+    Off,
 }
 
 /// How ossfs is started.
@@ -107,6 +132,12 @@ impl Default for Config {
             mount_timeout: Duration::from_secs(30),
             unmount_timeout: Duration::from_secs(30),
             abort_hung_after: None,
+            relay: false,
+            sandbox: Sandbox::On,
+            memory_limit: 1 << 30,
+            hung_after: Duration::from_secs(30),
+            request_timeout: None,
+            temporary_dir: "/var/lib/alicloud-oss".into(),
             share_mounts: true,
             default_options: Vec::new(),
             allowed_options: Vec::new(),
@@ -183,6 +214,29 @@ fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Er
     }
 }
 
+/// Bytes, as a number with one of Kubernetes' binary suffixes.
+fn memory<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    parse_memory(&text).ok_or_else(|| {
+        serde::de::Error::custom(format!(
+            "{text:?} is not an amount of memory: use a number with Mi or Gi, from 64Mi to 1024Gi"
+        ))
+    })
+}
+
+fn parse_memory(text: &str) -> Option<u64> {
+    let (number, factor) = match (text.strip_suffix("Mi"), text.strip_suffix("Gi")) {
+        (Some(number), _) => (number, 1 << 20),
+        (_, Some(number)) => (number, 1 << 30),
+        _ => return None,
+    };
+    if !number.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let bytes = number.parse::<u64>().ok()?.checked_mul(factor)?;
+    (64 << 20..=1024 << 30).contains(&bytes).then_some(bytes)
+}
+
 fn some_seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
     seconds(deserializer).map(Some)
 }
@@ -249,7 +303,7 @@ pub(crate) fn is_role_name(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{Config, Launcher, NodeCredentials};
+    use super::{Config, Launcher, NodeCredentials, Sandbox};
     use std::os::unix::fs::PermissionsExt;
     use std::time::Duration;
 
@@ -266,13 +320,17 @@ mod tests {
     fn takes_every_key() {
         let config = Config::parse(
             r#"{"ossfs":"/usr/bin/s3fs","stateDir":"/run/x","logFile":"/var/log/x.log","logLevel":"debug",
-            "launcher":"direct","abortHungAfterSeconds":60,"shareMounts":false,"mountTimeoutSeconds":5,"unmountTimeoutSeconds":6,
+            "launcher":"direct","abortHungAfterSeconds":60,"relay":true,"sandbox":"off","memoryLimit":"512Mi",
+            "hungAfterSeconds":50,"requestTimeoutSeconds":120,"temporaryDir":"/data/oss","shareMounts":false,"mountTimeoutSeconds":5,"unmountTimeoutSeconds":6,
             "defaultOptions":["max_stat_cache_size=0","noua"],
             "allowedOptions":["use_cache=/var/cache/oss/","no_check_certificate"],
             "nodeCredentials":{"akIdFile":"/a","akSecretFile":"/b","buckets":["docker"],"ramRole":"node-role"}}"#,
         )
         .unwrap();
         assert_eq!(config.launcher, Launcher::Direct);
+        assert_eq!(config.hung_after, Duration::from_secs(50));
+        assert_eq!(config.memory_limit, 512 << 20);
+        assert!(config.relay && config.sandbox == Sandbox::Off);
         assert_eq!(config.default_options.len(), 2);
         assert_eq!(config.allowed_options.len(), 2);
         let node = config.node_credentials.unwrap();
@@ -334,6 +392,15 @@ mod tests {
                 "key \"stateDir\": \"/run/a,b\": use letters",
             ),
             ("{\"stateDir\":\"/\"}", "key \"stateDir\""),
+            (
+                "{\"memoryLimit\":\"1G\"}",
+                "key \"memoryLimit\": \"1G\" is not an amount of memory",
+            ),
+            ("{\"memoryLimit\":\"1Mi\"}", "key \"memoryLimit\""),
+            (
+                "{\"sandbox\":\"none\"}",
+                "key \"sandbox\": unknown variant `none`",
+            ),
             (
                 "{\"launcher\":\"shell\"}",
                 "key \"launcher\": unknown variant `shell`",

@@ -1,5 +1,6 @@
 //! The helper processes of the driver: which work this program does under which name (`argv[0]`).
 
+use crate::calls;
 use crate::mounts::replace::Replace;
 use crate::mounts::unmount::UnmountAll;
 use crate::ossfs::launch;
@@ -12,7 +13,13 @@ use std::process::ExitCode;
 /// name: then this process answers a call.
 pub fn run(name: &OsStr, args: impl Iterator<Item = OsString>) -> Option<ExitCode> {
     match name.to_str()? {
-        launch::DAEMON => Some(launch::run(args)),
+        launch::DAEMON => {
+            let args: Vec<OsString> = args.collect();
+            Some(match launch::is_relayed(&args) {
+                true => calls::serve(&args),
+                false => launch::run(args.into_iter()),
+            })
+        }
         Probe::NAME => Some(helper::run::<Probe>(args)),
         Replace::NAME => Some(helper::run::<Replace>(args)),
         UnmountAll::NAME => Some(helper::run::<UnmountAll>(args)),

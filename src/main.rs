@@ -32,15 +32,13 @@ fn main() -> ExitCode {
     if let Some(status) = helpers::run(name, &mut args) {
         return status;
     }
-    if args_os().nth(1).is_some_and(|word| word == "serve") {
-        // It closes what it inherits itself: systemd passes descriptors.
-        return serve::main(args.skip(1));
-    }
     match Call::from_args(args) {
         Call::Cli(args) => {
             close_inherited();
             cli::run(&args)
         }
+        // It closes what it inherits itself: systemd passes descriptors.
+        Call::Serve(args) => calls::serve(&args),
         call => {
             let internal_error = || Response::failure("internal error: see the driver's log");
             catch_unwind(|| answer(&call))

@@ -23,7 +23,7 @@ const SECRET_PREFIX: &str = "kubernetes.io/secret/";
 /// kubelet's name for the Pod's fsGroup, and the one in the community's document.
 const FS_GROUP: [&str; 2] = ["kubernetes.io/mounterArgs.FsGroup", "kubernetes.io/fsGroup"];
 const READ_WRITE: &str = "kubernetes.io/readwrite";
-const OPTIONS: [&str; 10] = [
+const OPTIONS: [&str; 11] = [
     "bucket",
     "url",
     "path",
@@ -34,6 +34,7 @@ const OPTIONS: [&str; 10] = [
     "region",
     "ramRole",
     "shareMount",
+    "relay",
 ];
 
 /// A mount call whose every part is checked.
@@ -45,6 +46,8 @@ pub(crate) struct MountRequest {
     pub(crate) read_only: bool,
     /// Whether other Pods with the same volume may use its daemon.
     pub(crate) share: bool,
+    /// Whether the mount outlives its ossfs.
+    pub(crate) relay: bool,
     /// What was ignored or translated, for the log.
     pub(crate) notices: Vec<String>,
 }
@@ -110,18 +113,8 @@ impl MountRequest {
                 ));
             }
         };
-        let share = match options.get("shareMount") {
-            None => config.share_mounts,
-            Some("true") => config.share_mounts,
-            Some("false") => false,
-            Some(other) => {
-                return Err(Refusal::of_value(
-                    "shareMount",
-                    other,
-                    "is neither \"true\" nor \"false\"",
-                ));
-            }
-        };
+        let share = config.share_mounts && switch(options, "shareMount", true)?;
+        let relay = switch(options, "relay", config.relay)?;
         let credentials = credentials(options, &location.bucket, config)?;
         let options = effective_options(options, &location.endpoint, config, &mut notices)?;
         Ok(Self {
@@ -130,8 +123,23 @@ impl MountRequest {
             options,
             read_only,
             share,
+            relay,
             notices,
         })
+    }
+}
+
+/// The option `key`, `default` without it.
+fn switch(options: &OptionsJson, key: &str, default: bool) -> Result<bool, Refusal> {
+    match options.get(key) {
+        None => Ok(default),
+        Some("true") => Ok(true),
+        Some("false") => Ok(false),
+        Some(other) => Err(Refusal::of_value(
+            key,
+            other,
+            "is neither \"true\" nor \"false\"",
+        )),
     }
 }
 

@@ -18,7 +18,6 @@
 //! nodes        the relay's tables, for a successor
 //! inflight     the requests under way, for a successor
 //! sandbox/     the mount point of the daemon's root directory
-//! temporary/   the daemon's temporary files
 //! live/        copies of /etc/resolv.conf and the like that are kept current
 //! ```
 
@@ -39,7 +38,7 @@ mod parent;
 pub mod plan;
 pub mod protocol;
 pub mod relay;
-mod role;
+pub(crate) mod role;
 mod run;
 mod shared;
 mod signals;
@@ -47,7 +46,9 @@ mod starts;
 
 pub use role::PARENT;
 
+use anyhow::Result;
 use std::ffi::{OsStr, OsString};
+use std::path::Path;
 use std::process::ExitCode;
 
 /// Does the work of a process that was started under the name `oss-notify`, and returns its exit
@@ -65,6 +66,23 @@ pub fn run_as(name: &OsStr) -> Option<ExitCode> {
 /// The status is 0 when the volume was unmounted, 3 when it could not begin to be served (the
 /// reason is in the volume's directory), 2 when the arguments make no sense, and 1 when the process
 /// is to be started again.
-pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    run::main(args)
+///
+/// `on_new_mount` is called after a new mount was made, rather than one taken over from a process
+/// that was killed.
+pub fn main(args: impl IntoIterator<Item = OsString>, on_new_mount: &dyn Fn()) -> ExitCode {
+    run::main(args, on_new_mount)
+}
+
+/// Leaves word in the directory of a volume why it cannot be served, for the mount call.
+pub(crate) fn record_failure(volume: &Path, reason: &str) {
+    let reason = reason.replace(char::is_control, " ");
+    if let Err(e) = std::fs::write(volume.join(protocol::FAILURE), reason) {
+        log::warn!("write {} in {}: {e}", protocol::FAILURE, volume.display());
+    }
+}
+
+/// Removes what the process of the volume at `volume` made there, as far as it is there: the process
+/// has ended, or was killed.
+pub(crate) fn remove_files(volume: &Path) -> Result<()> {
+    run::remove_files(volume)
 }

@@ -1,6 +1,11 @@
 //! A volume as a whole: have it served by a daemon, release one of its targets, remove it with the
 //! last one, and clean up after calls that were killed.
 
+pub(crate) mod directories;
 pub(crate) mod ensure;
+mod mount_options;
+pub(crate) mod plan;
+mod relayed;
 pub(crate) mod release;
 pub(crate) mod sweep;
+pub(crate) mod targets;

@@ -5,4 +5,5 @@ pub(crate) mod identity;
 pub mod init_record;
 pub mod layout;
 pub(crate) mod start;
+pub(crate) mod uid;
 pub(crate) mod volume;

@@ -69,6 +69,12 @@ impl Volume {
         change(&mut plan);
         let plan = plan.render().expect("render the plan");
         std::fs::write(directory.join("serve.json"), plan).expect("write the plan");
+        let start = r#"{"program":"/","arguments":[],"readOnly":false,"under":"nothing"}"#;
+        std::fs::write(directory.join("volume.json"), start).expect("write the start");
+        for name in ["serve.json", "volume.json"] {
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+            std::fs::set_permissions(directory.join(name), mode).expect("restrict a file");
+        }
         Self {
             directory,
             process: None,
@@ -144,7 +150,10 @@ impl Volume {
             .map(|entry| entry.expect("list the directory").file_name())
             .collect();
         left.sort();
-        assert_eq!(left, ["passwd", "serve.json", "staging"]);
+        assert_eq!(
+            left,
+            ["daemon", "passwd", "serve.json", "staging", "volume.json"]
+        );
         std::fs::remove_dir_all(&self.directory).expect("remove the directory");
     }
 }

@@ -13,10 +13,12 @@ use crate::ossfs::launch;
 use crate::ossfs::probe::{self, Health};
 use crate::service::ensure;
 use crate::service::sweep::sweep;
+use crate::service::targets;
 use crate::state::directory::StateDirectory;
 use crate::state::volume::Volume;
 use crate::sys::deadline::Deadline;
 use crate::sys::failpoint;
+use crate::sys::lock::Lock;
 use anyhow::{Context as _, Result, bail};
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -75,7 +77,8 @@ pub(super) fn after_start(id: &str, config: &Config) -> Result<Vec<String>> {
             return Ok(Vec::new());
         }
     };
-    if !volume.is_used()? || volume.read_start()?.is_none() {
+    // A process with the relay sees to all of this itself.
+    if !volume.is_used()? || volume.read_start()?.is_none() || volume.has_plan() {
         return Ok(Vec::new());
     }
     let served = ensure::await_unit(
@@ -109,6 +112,20 @@ fn main_process() -> Option<i32> {
     std::env::var("MAINPID").ok()?.parse().ok()
 }
 
+/// Has a volume with the relay served again whose process was killed together with what kept its
+/// connection, or was stopped by an administrator.
+fn heal_relayed(volume: &Volume, lock: &Lock, config: &Config) -> Result<Option<String>> {
+    if volume.running_daemon()?.is_some() {
+        return Ok(None);
+    }
+    ensure::serve(volume, lock, Deadline::after(config.mount_timeout))?;
+    Ok(Some(format!(
+        "a new process serves it; running containers keep the dead mount unless it is propagated to \
+         them: restart the Pods {}",
+        targets::pods(volume)?.join(", ")
+    )))
+}
+
 fn heal_one(volume: &Volume, config: &Config) -> Result<Option<String>> {
     let patience = Deadline::after(config.mount_timeout);
     let Some(lock) = volume.lock_existing(patience)? else {
@@ -116,6 +133,9 @@ fn heal_one(volume: &Volume, config: &Config) -> Result<Option<String>> {
     };
     if !volume.is_used()? {
         return Ok(None);
+    }
+    if volume.has_plan() {
+        return heal_relayed(volume, &lock, config);
     }
     let health = health(volume)?;
     // From here on: finding out that a daemon is hung takes its time.

@@ -7,21 +7,20 @@ use crate::kubelet::target::Target;
 use crate::mounts::bind::bind;
 use crate::mounts::directory::Directory;
 use crate::mounts::table::MountTable;
-use crate::ossfs::arguments::arguments;
 use crate::ossfs::launch;
 use crate::ossfs::probe::{self, Health};
-use crate::request::location::Bucket;
 use crate::request::{CredentialSource, MountRequest};
 use crate::service::ensure;
+use crate::service::plan::{self, Node};
 use crate::service::release::{Shutdown, log_failed_cleanup, release, remove};
 use crate::state::directory::StateDirectory;
 use crate::state::identity::identity;
-use crate::state::start::{Start, Supervisor};
+use crate::state::uid;
 use crate::state::volume::Volume;
 use crate::sys::deadline::Deadline;
 use crate::sys::{failpoint, root_only};
 use anyhow::{Context as _, Result, anyhow, bail};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use zeroize::Zeroizing;
 
 /// Mounts what the options `json` describe at `target`. `subject` gets the bucket, for the log.
@@ -59,12 +58,6 @@ fn resolve(source: &CredentialSource, config: &Config) -> Result<Credentials> {
         CredentialSource::Node => Credentials::Keys(node_keys(config)?),
         CredentialSource::RamRole(role) => Credentials::RamRole(role.clone()),
     })
-}
-
-/// What the node has for running ossfs.
-struct Node {
-    program: PathBuf,
-    supervisor: Supervisor,
 }
 
 /// Finds what is needed for running ossfs; an error names what the node lacks.
@@ -112,26 +105,21 @@ fn attach(
         }
     }
 
-    let start = Start {
-        arguments: arguments(
-            &request.location,
-            &volume.staging(),
-            &request.options,
-            request.read_only,
-            credentials,
-            &volume.passwd_file(),
-        ),
-        program: node.program.clone(),
-        read_only: request.read_only,
-        supervisor: node.supervisor.clone(),
-    };
     let lock = volume.lock(deadline)?;
     // First of all: a call that is killed after this leaves a volume that can be found.
     volume.register(target)?;
     failpoint::reach("mount: registered");
-    let attached = record(&volume, &start, credentials, &request.location.bucket)
-        .and_then(|()| ensure::serve(&volume, &lock, deadline))
-        .and_then(|is_new| bind_target(&volume, &directory).map(|()| is_new));
+    let attached = record(
+        &volume,
+        request,
+        credentials,
+        &state,
+        node,
+        config,
+        deadline,
+    )
+    .and_then(|()| ensure::serve(&volume, &lock, deadline))
+    .and_then(|is_new| bind_target(&volume, &directory).map(|()| is_new));
     failpoint::reach("mount: bound");
     match &attached {
         // The previous daemon has died: the Pods that have the volume already get the new one, too.
@@ -154,20 +142,41 @@ fn attach(
     attached.map(drop)
 }
 
-/// Records how the daemon of `volume` is started, unless it runs.
+/// Records how `volume`, whose lock is held, is served, unless it is served already.
 fn record(
     volume: &Volume,
-    start: &Start,
+    request: &MountRequest,
     credentials: &Credentials,
-    bucket: &Bucket,
+    state: &StateDirectory,
+    node: &Node,
+    config: &Config,
+    deadline: Deadline,
 ) -> Result<()> {
     // No start although its daemon runs: an unmount was killed as it ended the volume.
     if volume.running_daemon()?.is_none() || volume.read_start()?.is_none() {
         if let Credentials::Keys(pair) = credentials {
-            let line = pair.passwd_line(bucket.as_str());
+            let line = pair.passwd_line(request.location.bucket.as_str());
             root_only::write(&volume.passwd_file(), line.as_bytes())?;
         }
-        volume.write_start(start)?;
+        match request.relay {
+            true => {
+                let uid = uid::allocate(state, volume, deadline)?;
+                let (start, plan, reach) =
+                    plan::relayed(request, credentials, volume, uid, node, config);
+                plan::make_directories(&plan, &reach)?;
+                volume.write_plan(&plan)?;
+                volume.write_start(&start)?;
+            }
+            false => {
+                volume.write_start(&plan::start(
+                    request,
+                    &request.options,
+                    credentials,
+                    volume,
+                    node,
+                ))?;
+            }
+        }
     }
     failpoint::reach("mount: recorded");
     Ok(())

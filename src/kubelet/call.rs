@@ -22,6 +22,8 @@ pub enum Call {
     Unsupported(String),
     /// A command that an administrator types or a unit runs; see `cli`.
     Cli(Vec<OsString>),
+    /// The process of a volume, with what follows `serve`; see `calls::serve`.
+    Serve(Vec<OsString>),
 }
 
 impl Call {
@@ -33,6 +35,7 @@ impl Call {
             Some("init") => Self::Init,
             Some("mount") => Self::mount(args),
             Some("unmount") => Self::unmount(args),
+            Some("serve") => Self::Serve(args.into_iter().skip(1).collect()),
             Some("adopt" | "heal" | "--help" | "-h" | "--version" | "-V") => Self::Cli(args),
             _ => Self::Unsupported(
                 args.first()

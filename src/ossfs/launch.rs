@@ -1,9 +1,10 @@
 //! Starting ossfs: without a shell, in a session and an environment of its own, and where systemd
 //! runs as a unit outside kubelet's cgroup, so that a restart of kubelet does not end it.
 
-use crate::config::Launcher;
+use crate::config::{FILE_VARIABLE, Launcher};
 use crate::mounts::{directory, unmount};
 use crate::ossfs::systemd;
+use crate::serve;
 use crate::state::start::{Start, Supervisor};
 use crate::state::volume::Volume;
 use crate::sys::command::PATH;
@@ -25,7 +26,7 @@ use std::io::{PipeReader, Write as _, pipe};
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ExitCode};
+use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// `argv[0]` of the process that becomes ossfs: `oss-daemon VOLUME_DIRECTORY`. It is in systemd's
@@ -92,6 +93,65 @@ pub(crate) fn spawn(volume: &Volume, lock: &Lock) -> Result<(Child, PipeReader)>
     Ok((child, reader))
 }
 
+/// Starts the process of `volume`, which has the relay, outside of systemd's units. It inherits `lock`
+/// and holds it until it has recorded itself: should this call be killed in between, the next one finds
+/// either no process or its record, never a process on its way.
+pub(crate) fn spawn_server(volume: &Volume, start: &Start, lock: &Lock) -> Result<Child> {
+    // Other than all else that is open, a duplicate is inherited; the process closes it.
+    let _held = dup(lock.as_fd()).context("pass on the lock")?;
+    let mut command = match &start.supervisor {
+        Supervisor::Scope(systemd_run) => in_scope(systemd_run, volume)?,
+        _ => helper::command("oss"),
+    };
+    if let Some(file) = std::env::var_os(FILE_VARIABLE) {
+        command.env(FILE_VARIABLE, file);
+    }
+    command
+        .args(["serve", serve::PARENT])
+        .arg(volume.directory())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .context("start the process of the volume")
+}
+
+fn in_scope(systemd_run: &Path, volume: &Volume) -> Result<Command> {
+    let mut command = Command::new(systemd_run);
+    // A scope of the same name may still be ending.
+    let unit = format!("alicloud-oss-{}-{}.scope", volume.id(), std::process::id());
+    command
+        .env_clear()
+        .env("PATH", PATH)
+        .args(["--quiet", "--scope"])
+        .arg(format!("--slice={}", systemd::SLICE))
+        .arg(format!("--unit={unit}"))
+        .arg("--")
+        .arg(systemd::own_program()?);
+    Ok(command)
+}
+
+/// Makes this process one that outlives the call which started it.
+pub(crate) fn detach() -> Result<()> {
+    // A session of its own: no signal to kubelet's group reaches it. It may lead one already.
+    let _ = setsid();
+    umask(Mode::from_bits_truncate(0o022));
+    // A core dump of ossfs would hold its keys. The limit holds for files, the filter for what a
+    // core_pattern pipes to a program (core(5)); kernels without core dumps have no such file.
+    setrlimit(Resource::RLIMIT_CORE, 0, 0).context("switch core dumps off")?;
+    let _ = std::fs::write("/proc/self/coredump_filter", "0");
+    // kubelet's protection from the out-of-memory killer is not for what a Pod can make grow.
+    // Without /proc/self/oom_score_adj, or the right to lower it, all stays as it is.
+    let _ = std::fs::write("/proc/self/oom_score_adj", "0");
+    Ok(())
+}
+
+/// Whether the volume of a process that was started as `oss-daemon` with `args` has the relay.
+pub(crate) fn is_relayed(args: &[OsString]) -> bool {
+    let volume = args.first().and_then(|path| Volume::at(Path::new(path)));
+    volume.is_some_and(|volume| volume.has_plan())
+}
+
 /// The part of the process `oss-daemon`: it comes back only with an error, which it prints, or where
 /// there is nothing to start any more.
 pub(crate) fn run(mut args: impl Iterator<Item = OsString>) -> ExitCode {
@@ -114,16 +174,7 @@ fn become_daemon(directory: &Path) -> Result<()> {
     let Some(start) = volume.read_start()? else {
         return Ok(());
     };
-    // A session of its own: no signal to kubelet's group reaches it. It may lead one already.
-    let _ = setsid();
-    umask(Mode::from_bits_truncate(0o022));
-    // A core dump of ossfs would hold its keys. The limit holds for files, the filter for what a
-    // core_pattern pipes to a program (core(5)); kernels without core dumps have no such file.
-    setrlimit(Resource::RLIMIT_CORE, 0, 0).context("switch core dumps off")?;
-    let _ = std::fs::write("/proc/self/coredump_filter", "0");
-    // kubelet's protection from the out-of-memory killer is not for what a Pod can make grow.
-    // Without /proc/self/oom_score_adj, or the right to lower it, all stays as it is.
-    let _ = std::fs::write("/proc/self/oom_score_adj", "0");
+    detach()?;
     if start.supervisor == Supervisor::Unit {
         restart(&volume)?;
     }

@@ -85,17 +85,9 @@ pub(crate) fn install_template(volumes: &Path) -> Result<()> {
     if ADMINISTRATOR_DIRS.iter().any(|dir| at(dir).exists()) {
         return Ok(());
     }
-    let program = std::env::current_exe().context("find the driver's own path")?;
-    let program = program.to_string_lossy();
-    // The driver at this path was replaced while this call runs.
-    let program = program.strip_suffix(" (deleted)").unwrap_or(&program);
-    if program.contains(char::is_whitespace) {
-        bail!(
-            "the driver's path {program:?} contains white space, which is not possible in a unit"
-        );
-    }
+    let program = own_program()?;
     let config = std::env::var(FILE_VARIABLE).ok();
-    let text = template(program, &volumes.to_string_lossy(), config.as_deref());
+    let text = template(&program, &volumes.to_string_lossy(), config.as_deref());
     // systemd uses the first that exists.
     let mut found = [RUNTIME_DIR]
         .iter()
@@ -117,6 +109,18 @@ pub(crate) fn install_template(volumes: &Path) -> Result<()> {
         .with_context(|| format!("write {}", path.display()))?;
     log::info!("installed {}", path.display());
     systemctl(&["daemon-reload"])
+}
+
+/// The path of this program, for a unit to run.
+pub(crate) fn own_program() -> Result<String> {
+    let program = std::env::current_exe().context("find the driver's own path")?;
+    let program = program.to_string_lossy();
+    // The driver at this path was replaced while this call runs.
+    let program = program.strip_suffix(" (deleted)").unwrap_or(&program);
+    if program.contains(char::is_whitespace) {
+        bail!("the driver's path {program:?} has blanks, which a unit cannot run");
+    }
+    Ok(program.to_owned())
 }
 
 /// Starts the instance of the volume `id`, without waiting for it.

@@ -84,7 +84,8 @@ pub(super) fn enter(spec: &Spec, left_out: &mut Vec<String>) -> Result<Found> {
     // What is reachable before what is the sandbox's own: that stays visible in it.
     tree.bind(&spec.temporary, Path::new(TEMPORARY), data())?;
     add_reachable(&tree, spec)?;
-    if !tree.place(&program).exists() {
+    // In the temporary directory an empty file is left of the sandbox before this one.
+    if !tree.place(&program).exists() || program.starts_with(TEMPORARY) {
         tree.bind(&program, &program, read_only())?;
     }
     add_key(&tree, spec)?;

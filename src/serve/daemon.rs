@@ -12,6 +12,7 @@ use rustix::net::sockopt::{
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use rustix::pipe::{PipeFlags, pipe_with};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// Room for messages that wait in a socket, in bytes: some dozens of the largest.
@@ -47,6 +48,28 @@ pub(crate) enum Received {
     Nothing,
     /// A packet of this many bytes, more than any message has.
     TooLong(usize),
+}
+
+/// Empties the directories `paths`, which a daemon that died may have written into. Symbolic links in
+/// them are removed and not followed.
+///
+/// # Errors
+/// What cannot be removed; the next daemon would take it for what is in the store.
+pub(crate) fn empty(paths: &[PathBuf]) -> Result<()> {
+    for path in paths {
+        for entry in std::fs::read_dir(path).with_context(|| format!("list {}", path.display()))? {
+            let entry = entry
+                .with_context(|| format!("list {}", path.display()))?
+                .path();
+            let is_directory = entry.symlink_metadata().is_ok_and(|meta| meta.is_dir());
+            match is_directory {
+                true => std::fs::remove_dir_all(&entry),
+                false => std::fs::remove_file(&entry),
+            }
+            .with_context(|| format!("remove {}", entry.display()))?;
+        }
+    }
+    Ok(())
 }
 
 impl Daemon {

@@ -25,6 +25,8 @@ const BATCH: usize = 64;
 /// All that the loop works on.
 pub(crate) struct EventLoop {
     pub(crate) spec: Spec,
+    /// Directories that are emptied before each start of a daemon.
+    pub(crate) emptied: Vec<std::path::PathBuf>,
     pub(crate) staging: PathBuf,
     pub(crate) hung_after: Duration,
     pub(crate) relay: Relay,
@@ -222,7 +224,8 @@ impl EventLoop {
         }
         self.next_start = None;
         self.status.starts += 1;
-        match Daemon::start(&self.spec, now) {
+        let started = daemon::empty(&self.emptied).and_then(|()| Daemon::start(&self.spec, now));
+        match started {
             Ok(daemon) => {
                 log::info!(
                     "started {} as process {}",
@@ -388,6 +391,9 @@ impl EventLoop {
     fn publish(&mut self) {
         let relay = self.relay.status();
         self.status.daemon = self.ends.daemon.as_ref().map(Daemon::pid);
+        if let Some(daemon) = &self.ends.daemon {
+            self.status.printed = daemon.printed();
+        }
         self.status.in_flight = relay.requests as u64;
         let age = relay
             .oldest

@@ -5,6 +5,7 @@ use crate::config::LogLevel;
 use anyhow::{Context as _, Result, bail};
 use nix::mount::MsFlags;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -42,6 +43,13 @@ pub struct Plan {
     pub relay: bool,
     /// What the daemon may see and do.
     pub sandbox: SandboxPlan,
+    /// Where the daemon keeps its temporary files: a directory on a disk, owned by the sandbox's user.
+    pub temporary: PathBuf,
+    /// Directories of the daemon's that are emptied before each start of it.
+    #[serde(default)]
+    pub emptied: Vec<PathBuf>,
+    /// The most memory that the volume may use, in bytes. The unit bounds it under systemd.
+    pub memory_limit: u64,
     /// A daemon that leaves a statfs unanswered for so long, in seconds, is killed and replaced.
     pub hung_after_seconds: u64,
     /// While no daemon answers a statfs, requests older than this, in seconds, fail with EIO.
@@ -72,6 +80,8 @@ pub struct MountOptions {
     pub sync: bool,
     /// MS_DIRSYNC.
     pub dirsync: bool,
+    /// SELinux labels by option (`context`, …; mount(8)).
+    pub labels: BTreeMap<String, String>,
 }
 
 /// Settings of the sandbox for one volume.
@@ -113,6 +123,9 @@ impl Plan {
                 on: true,
                 ..SandboxPlan::default()
             },
+            temporary: "/var/tmp".into(),
+            emptied: Vec::new(),
+            memory_limit: 1 << 30,
             hung_after_seconds: 30,
             request_timeout_seconds: None,
             log: None,
@@ -213,7 +226,8 @@ impl MountOptions {
             nodiratime,
             sync,
             dirsync,
-        } = *self;
+            labels: _,
+        } = self;
         let mut flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
         for (wanted, flag) in [
             (read_only, MsFlags::MS_RDONLY),
@@ -223,7 +237,7 @@ impl MountOptions {
             (sync, MsFlags::MS_SYNCHRONOUS),
             (dirsync, MsFlags::MS_DIRSYNC),
         ] {
-            flags.set(flag, wanted);
+            flags.set(flag, *wanted);
         }
         flags
     }
@@ -238,6 +252,9 @@ impl MountOptions {
         }
         let max_read = self.max_read.unwrap_or(largest).min(largest);
         data.push_str(&format!(",max_read={max_read}"));
+        for (option, label) in &self.labels {
+            data.push_str(&format!(",{option}={label}"));
+        }
         data
     }
 }

@@ -101,6 +101,9 @@ pub struct Status {
     pub lost_writers: u64,
     /// What the sandbox lacks on this node.
     pub sandbox_lacks: Vec<String>,
+    /// The end of what the daemon printed, or the one before it.
+    #[serde(default)]
+    pub printed: String,
 }
 
 impl Status {
@@ -120,6 +123,7 @@ impl Status {
             handles: 0,
             lost_writers: 0,
             sandbox_lacks: Vec::new(),
+            printed: String::new(),
         }
     }
 }

@@ -33,12 +33,11 @@ use std::time::Instant;
 
 /// The directories that the process makes in that of the volume.
 const SANDBOX: &str = "sandbox";
-const TEMPORARY: &str = "temporary";
 const LIVE: &str = "live";
 /// Where the volume is mounted.
 const STAGING: &str = "staging";
 
-pub(crate) fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+pub(crate) fn main(args: impl IntoIterator<Item = OsString>, on_new_mount: &dyn Fn()) -> ExitCode {
     let Some((role, volume)) = Role::parse(args) else {
         return ExitCode::from(2);
     };
@@ -47,8 +46,8 @@ pub(crate) fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     start_log(&volume);
     let result = inherited.and_then(|passed| match role {
         Role::Parent => parent::run(&volume).map(|()| Outcome::Ended),
-        Role::Child => serve(&volume, Keeper::parent()?),
-        Role::Only => serve(&volume, (Keeper::systemd(), passed)),
+        Role::Child => serve(&volume, Keeper::parent()?, on_new_mount),
+        Role::Only => serve(&volume, (Keeper::systemd(), passed), on_new_mount),
     });
     match result {
         Ok(Outcome::Ended) => ExitCode::SUCCESS,
@@ -95,14 +94,18 @@ impl std::fmt::Display for GaveUp {
 impl std::error::Error for GaveUp {}
 
 /// Serves the volume until it is unmounted.
-fn serve(volume: &Path, (keeper, kept): (Keeper, Vec<(String, OwnedFd)>)) -> Result<Outcome> {
+fn serve(
+    volume: &Path,
+    (keeper, kept): (Keeper, Vec<(String, OwnedFd)>),
+    on_new_mount: &dyn Fn(),
+) -> Result<Outcome> {
     let fuse = kept
         .into_iter()
         .find_map(|(name, fd)| (name == FUSE).then_some(fd));
     let signals = Signals::take()?;
     root_only::remove(&volume.join(FAILURE))?;
     let had_connection = fuse.is_some();
-    match begin(volume, &keeper, fuse, signals) {
+    match begin(volume, &keeper, fuse, signals, on_new_mount) {
         Ok(begun) => {
             let outcome = match begun {
                 Begun::Relay(event_loop) => event_loop.run()?,
@@ -132,7 +135,13 @@ enum Begun {
 
 /// Everything up to the first turn of the loop. `fuse` is the connection of a process that was
 /// killed.
-fn begin(volume: &Path, keeper: &Keeper, fuse: Option<OwnedFd>, signals: Signals) -> Result<Begun> {
+fn begin(
+    volume: &Path,
+    keeper: &Keeper,
+    fuse: Option<OwnedFd>,
+    signals: Signals,
+    on_new_mount: &dyn Fn(),
+) -> Result<Begun> {
     let plan = Plan::read(volume)?;
     let staging = volume.join(STAGING);
     let spec = spec(&plan, volume)?;
@@ -148,6 +157,7 @@ fn begin(volume: &Path, keeper: &Keeper, fuse: Option<OwnedFd>, signals: Signals
         // A connection of before the daemon's end is dead.
         drop(fuse);
         let fuse = connection::mount_new(&plan, &staging)?;
+        on_new_mount();
         let mounted = Mounted {
             staging: Some(&staging),
         };
@@ -179,6 +189,7 @@ fn begin(volume: &Path, keeper: &Keeper, fuse: Option<OwnedFd>, signals: Signals
         None => {
             keeper.forget(FUSE)?;
             let fuse = connection::mount_new(&plan, &staging)?;
+            on_new_mount();
             (Relay::new(settings()), fuse)
         }
     };
@@ -207,6 +218,7 @@ fn begin(volume: &Path, keeper: &Keeper, fuse: Option<OwnedFd>, signals: Signals
         lost: None,
         buffer: vec![0; BUFFER],
         quitting: false,
+        emptied: plan.emptied.clone(),
         spec,
         status,
     });
@@ -265,9 +277,6 @@ fn spec(plan: &Plan, volume: &Path) -> Result<Spec> {
         }
     };
     let uid = plan.sandbox.uid;
-    let temporary = make(TEMPORARY)?;
-    std::os::unix::fs::lchown(&temporary, Some(uid), Some(uid))
-        .with_context(|| format!("change the owner of {}", temporary.display()))?;
     let reachable = plan.sandbox.reachable.iter();
     Ok(Spec {
         program: plan.program.clone(),
@@ -275,7 +284,7 @@ fn spec(plan: &Plan, volume: &Path) -> Result<Spec> {
         mount_point: volume.join(STAGING),
         uid,
         root: make(SANDBOX)?,
-        temporary,
+        temporary: plan.temporary.clone(),
         key_file: plan.sandbox.key_file.clone(),
         reachable: reachable
             .map(|(path, writable)| Reachable {
@@ -295,25 +304,29 @@ fn spec(plan: &Plan, volume: &Path) -> Result<Spec> {
 
 /// Removes what this process has made, once the volume has ended.
 fn clean_up(volume: &Path, keeper: &Keeper, outcome: &Outcome) {
-    let warn = |result: Result<()>| {
-        if let Err(e) = result {
-            log::warn!("{e:#}");
-        }
-    };
     // A keeper that has gone keeps nothing.
     let _ = keeper.forget(FUSE);
-    if *outcome == Outcome::Aborted {
-        return;
+    if *outcome != Outcome::Aborted
+        && let Err(e) = remove_files(volume)
+    {
+        log::warn!("{e:#}");
     }
-    warn(journal::remove(volume));
-    warn(root_only::remove(&volume.join(SOCKET)));
-    for name in [SANDBOX, TEMPORARY, LIVE] {
+}
+
+/// Removes what a process of the volume makes there, as far as it is there.
+pub(crate) fn remove_files(volume: &Path) -> Result<()> {
+    journal::remove(volume)?;
+    for file in [SOCKET, FAILURE] {
+        root_only::remove(&volume.join(file))?;
+    }
+    for name in [SANDBOX, LIVE] {
         let path = volume.join(name);
         match std::fs::remove_dir_all(&path) {
             Err(e) if e.kind() != ErrorKind::NotFound => {
-                log::warn!("remove {}: {e}", path.display());
+                return Err(e).with_context(|| format!("remove {}", path.display()));
             }
             _ => {}
         }
     }
+    Ok(())
 }

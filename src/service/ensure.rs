@@ -5,6 +5,7 @@ use crate::mounts::directory::{self, Directory};
 use crate::ossfs::launch::{self, unix_time};
 use crate::ossfs::readiness::{Daemon, Starting};
 use crate::ossfs::systemd;
+use crate::service::relayed;
 use crate::service::release::{KILL_TIME, Shutdown, clear, end, log_failed_cleanup};
 use crate::state::start::{Start, Supervisor};
 use crate::state::volume::Volume;
@@ -30,6 +31,9 @@ pub(crate) fn serve(volume: &Volume, lock: &Lock, deadline: Deadline) -> Result<
         && directory::is_mount_point(&volume.staging())?
     {
         return Ok(false);
+    }
+    if volume.has_plan() {
+        return relayed::serve(volume, lock, &start, deadline).map(|()| false);
     }
     let (failed, _) = volume.failed_starts()?;
     // Read once: systemd may be starting a daemon, which records itself at any time.

@@ -3,6 +3,8 @@
 use crate::kubelet::target::Target;
 use crate::mounts::{directory, unmount};
 use crate::ossfs::systemd;
+use crate::serve::plan::Plan;
+use crate::service::directories;
 use crate::state::volume::Volume;
 use crate::sys::deadline::Deadline;
 use crate::sys::failpoint;
@@ -43,10 +45,63 @@ pub(crate) fn release(
 /// Stops the daemon of `volume`, whose lock is held, and removes the volume's directory, the key file
 /// first.
 pub(crate) fn remove(volume: &Volume, shutdown: Shutdown, deadline: Deadline) -> Result<()> {
+    if let Some(plan) = volume.plan()? {
+        return remove_relayed(volume, &plan, shutdown, deadline);
+    }
     volume.remove_start()?;
     failpoint::reach("remove: about to end");
     end(volume, shutdown, deadline)?;
     failpoint::reach("remove: ended");
+    volume.remove()
+}
+
+/// `remove` for a volume with the relay. Where ossfs has not uploaded everything by `deadline`, it is
+/// left to finish, and the volume's directory, without the key file, for a later call to remove.
+fn remove_relayed(
+    volume: &Volume,
+    plan: &Plan,
+    shutdown: Shutdown,
+    deadline: Deadline,
+) -> Result<()> {
+    let process = volume.running_daemon()?;
+    let is_mounted = directory::is_mount_point(&volume.staging())?;
+    volume.remove_start()?;
+    failpoint::reach("remove: about to end");
+    if shutdown == Shutdown::Force {
+        if systemd::is_running() {
+            // There may be no such instance.
+            if let Err(e) = systemd::stop(volume.id()) {
+                log::debug!("{e:#}");
+            }
+        }
+        if let Some(process) = &process {
+            process.kill();
+            process.wait(Deadline::after(KILL_TIME))?;
+        }
+    }
+    clear(volume, deadline)?;
+    failpoint::reach("end: staging unmounted");
+    if let Some(process) = process {
+        if !is_mounted && shutdown == Shutdown::Graceful {
+            // Its mount has gone: nothing but this tells it to end.
+            process.terminate();
+        }
+        if !process.wait(deadline)? {
+            log::warn!(
+                "volume {}: ossfs (process {}) still uploads to the bucket, or something still has \
+                 its files open; it is left running until it is done",
+                volume.id(),
+                process.pid()
+            );
+            return volume.remove_keys();
+        }
+    }
+    failpoint::reach("remove: ended");
+    directories::remove_directory(&plan.temporary)?;
+    for directory in &plan.emptied {
+        directories::remove_directory(directory)?;
+    }
+    volume.remove_plan()?;
     volume.remove()
 }
 

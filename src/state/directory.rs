@@ -142,6 +142,11 @@ impl StateDirectory {
         TargetLock::acquire(self.locks().join(target.key()), deadline)
     }
 
+    /// The lock under which users are given to volumes.
+    pub(crate) fn lock_uids(&self, deadline: Deadline) -> Result<TargetLock> {
+        TargetLock::acquire(self.locks().join("uids"), deadline)
+    }
+
     /// Removes the stale locks of targets: those that calls which were killed have left.
     pub(crate) fn remove_stale_locks(&self) -> Result<()> {
         let path = self.locks();

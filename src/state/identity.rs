@@ -28,6 +28,7 @@ pub(crate) fn identity(
         options,
         read_only,
         share,
+        relay,
         // For the log alone.
         notices: _,
     } = request;
@@ -55,6 +56,10 @@ pub(crate) fn identity(
     part(exclusive_target.map_or("", Target::as_str));
     for option in options {
         part(&option.render());
+    }
+    if *relay {
+        // No option has a NUL in it. Without the relay the identity is as earlier builds made it.
+        part("\0relay");
     }
     hex(&hash.finalize())[..32].to_owned()
 }

@@ -58,6 +58,14 @@ impl VolumeLayout {
         self.0.join("volume.json")
     }
 
+    pub fn plan(&self) -> PathBuf {
+        self.0.join("serve.json")
+    }
+
+    pub fn uid(&self) -> PathBuf {
+        self.0.join("uid")
+    }
+
     pub fn passwd(&self) -> PathBuf {
         self.0.join("passwd")
     }

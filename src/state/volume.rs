@@ -1,6 +1,7 @@
 //! One volume in the state directory: its lock, its targets, and the records about its daemon.
 
 use crate::kubelet::target::Target;
+use crate::serve::{self, plan::Plan};
 use crate::state::layout::{INCOMPLETE, VolumeLayout, is_id};
 use crate::state::start::Start;
 use crate::sys::deadline::Deadline;
@@ -112,6 +113,43 @@ impl Volume {
     /// Whether this volume is recorded to be bound to `target`.
     pub(crate) fn is_registered(&self, target: &Target) -> bool {
         self.layout.targets().join(target.key()).exists()
+    }
+
+    /// The user on the node that is recorded as this volume's own.
+    pub(crate) fn uid(&self) -> Result<Option<u32>> {
+        let text = root_only::read(&self.layout.uid())?;
+        Ok(text.and_then(|text| text.trim().parse().ok()))
+    }
+
+    pub(crate) fn record_uid(&self, uid: u32) -> Result<()> {
+        root_only::write(&self.layout.uid(), uid.to_string().as_bytes())
+    }
+
+    /// Records how the volume's process serves it.
+    pub(crate) fn write_plan(&self, plan: &Plan) -> Result<()> {
+        root_only::write(&self.layout.plan(), plan.render()?.as_bytes())
+    }
+
+    /// How the volume's process serves it; `None` for a volume without the relay.
+    pub(crate) fn plan(&self) -> Result<Option<Plan>> {
+        let path = self.layout.plan();
+        root_only::read(&path)?
+            .map(|text| Plan::parse(&text))
+            .transpose()
+            .with_context(|| format!("read {}", path.display()))
+    }
+
+    pub(crate) fn remove_plan(&self) -> Result<()> {
+        root_only::remove(&self.layout.plan())
+    }
+
+    pub(crate) fn remove_keys(&self) -> Result<()> {
+        root_only::remove(&self.layout.passwd())
+    }
+
+    /// Whether the volume has the relay.
+    pub(crate) fn has_plan(&self) -> bool {
+        self.layout.plan().exists()
     }
 
     /// Records that daemon and store answer at this moment.
@@ -258,6 +296,8 @@ impl Volume {
         for file in [
             layout.passwd(),
             layout.start(),
+            layout.plan(),
+            layout.uid(),
             layout.daemon(),
             layout.probed(),
             layout.unresponsive(),
@@ -266,6 +306,7 @@ impl Volume {
             root_only::remove(&file)?;
             root_only::remove(&file.with_extension(INCOMPLETE))?;
         }
+        serve::remove_files(self.directory())?;
         root_only::remove_directory(&self.scratch())?;
         root_only::remove_directory(&self.staging())?;
         self.remove_targets_directory()?;

@@ -125,15 +125,24 @@ impl Process {
         Ok(true)
     }
 
+    /// Asks it to end, with SIGTERM. One that has ended already is no error.
+    pub fn terminate(&self) {
+        self.signal(rustix::process::Signal::TERM, Signal::SIGTERM);
+    }
+
     /// Ends it with SIGKILL. One that has ended already is no error.
     pub fn kill(&self) {
+        self.signal(rustix::process::Signal::KILL, Signal::SIGKILL);
+    }
+
+    fn signal(&self, signal: rustix::process::Signal, same: Signal) {
         // Gone meanwhile: that is what was wanted.
         match &self.pidfd {
             Some(fd) => {
-                let _ = pidfd_send_signal(fd, rustix::process::Signal::KILL);
+                let _ = pidfd_send_signal(fd, signal);
             }
             None => {
-                let _ = kill(Pid::from_raw(self.id.pid), Signal::SIGKILL);
+                let _ = kill(Pid::from_raw(self.id.pid), same);
             }
         }
     }

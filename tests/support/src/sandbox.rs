@@ -123,6 +123,7 @@ impl Sandbox {
             "stateDir": self.state_directory(),
             "logFile": self.log_file(),
             "logLevel": "debug",
+            "temporaryDir": self.path("temporary"),
             "mountTimeoutSeconds": 20,
             "unmountTimeoutSeconds": 20,
         });
@@ -321,7 +322,8 @@ impl Sandbox {
     /// The key files of the node.
     pub fn key_files(&self) -> Vec<PathBuf> {
         let mut files = secrets::files(&self.state_directory());
-        files.retain(|file| file.file_name().is_some_and(|name| name == "passwd"));
+        // "live" has a copy of /etc/passwd.
+        files.retain(|file| file.ends_with("passwd") && !file.ends_with("live/passwd"));
         files
     }
 

@@ -1,0 +1,56 @@
+//! `oss serve [--parent] DIRECTORY`: the process of a volume, started by a unit of systemd or by the
+//! mount call.
+
+use crate::ossfs::launch;
+use crate::serve;
+use crate::service::targets;
+use crate::state::volume::Volume;
+use crate::sys::process::ProcessId;
+use anyhow::Result;
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::ExitCode;
+
+/// Serves the volume that `args` name until it is unmounted; see `serve::main` for the exit status.
+/// Nothing to do, and a success, where the volume has ended meanwhile.
+pub fn serve(args: &[OsString]) -> ExitCode {
+    let volume = args.last().and_then(|path| Volume::at(Path::new(path)));
+    let Some(volume) = volume else {
+        return ExitCode::from(2);
+    };
+    // A child's parent has done this.
+    if args.first().is_none_or(|first| first != serve::role::CHILD) {
+        match prepare(&volume) {
+            Ok(true) => {}
+            Ok(false) => return ExitCode::SUCCESS,
+            Err(e) => {
+                serve::record_failure(volume.directory(), &format!("{e:#}"));
+                return ExitCode::from(serve::role::GIVE_UP);
+            }
+        }
+    }
+    serve::main(args.iter().cloned(), &|| bind_lost(&volume))
+}
+
+/// What comes before the process serves `volume`. False if the volume has ended.
+fn prepare(volume: &Volume) -> Result<bool> {
+    if volume.read_start()?.is_none() {
+        return Ok(false);
+    }
+    launch::detach()?;
+    volume.record_daemon(&ProcessId::own()?)?;
+    Ok(true)
+}
+
+/// After a new mount was made: its targets may still have a dead one.
+fn bind_lost(volume: &Volume) {
+    match targets::bind_lost(volume) {
+        Ok(pods) if pods.is_empty() => {}
+        Ok(pods) => log::warn!(
+            "volume {}: its mount was lost and made anew; restart the Pods {}",
+            volume.id(),
+            pods.join(", ")
+        ),
+        Err(e) => log::error!("volume {}: {e:#}", volume.id()),
+    }
+}

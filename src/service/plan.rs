@@ -1,0 +1,92 @@
+//! How a volume is served, from what its Pod asks for and what the node has.
+
+use crate::config::{Config, Sandbox};
+use crate::credentials::Credentials;
+use crate::options::option::MountOption;
+use crate::ossfs::arguments::arguments;
+use crate::request::MountRequest;
+use crate::serve::plan::{LogPlan, Plan};
+use crate::service::directories::{self, Reach};
+use crate::service::mount_options::mount_options;
+use crate::state::start::{Start, Supervisor};
+use crate::state::volume::Volume;
+use anyhow::Result;
+use std::path::PathBuf;
+
+/// What the node has for serving a volume.
+pub(crate) struct Node {
+    pub(crate) program: PathBuf,
+    pub(crate) supervisor: Supervisor,
+}
+
+/// How ossfs is started for `volume` with `options`.
+pub(crate) fn start(
+    request: &MountRequest,
+    options: &[MountOption],
+    credentials: &Credentials,
+    volume: &Volume,
+    node: &Node,
+) -> Start {
+    Start {
+        arguments: arguments(
+            &request.location,
+            &volume.staging(),
+            options,
+            request.read_only,
+            credentials,
+            &volume.passwd_file(),
+        ),
+        program: node.program.clone(),
+        read_only: request.read_only,
+        supervisor: node.supervisor.clone(),
+    }
+}
+
+/// The start and the plan of `volume`, which has the relay and whose ossfs runs as the user `uid`; and
+/// what that may reach.
+pub(crate) fn relayed(
+    request: &MountRequest,
+    credentials: &Credentials,
+    volume: &Volume,
+    uid: u32,
+    node: &Node,
+    config: &Config,
+) -> (Start, Plan, Reach) {
+    let (options, reach) = directories::reach(&request.options, volume.id());
+    let start = start(request, &options, credentials, volume, node);
+    let mut plan = Plan::new(
+        start.program.clone(),
+        start.arguments.clone(),
+        "ossfs".to_owned(),
+    );
+    plan.mount = mount_options(&start.arguments, start.read_only);
+    plan.hung_after_seconds = config.hung_after.as_secs();
+    plan.request_timeout_seconds = config.request_timeout.map(|time| time.as_secs());
+    plan.memory_limit = config.memory_limit;
+    plan.temporary = config.temporary_dir.join(volume.id());
+    if start.supervisor != Supervisor::Unit {
+        // Under systemd it is the journal.
+        plan.log = Some(LogPlan {
+            file: config.log_file.clone(),
+            level: config.log_level,
+        });
+    }
+    plan.sandbox.on = config.sandbox == Sandbox::On;
+    plan.sandbox.uid = uid;
+    if matches!(credentials, Credentials::Keys(_)) {
+        plan.sandbox.key_file = Some(volume.passwd_file());
+    }
+    let read = reach.read.iter().map(|path| (path.clone(), false));
+    let written = reach.written.iter().chain(&reach.directories);
+    plan.sandbox.reachable = read
+        .chain(written.map(|path| (path.clone(), true)))
+        .collect();
+    plan.emptied = reach.directories.clone();
+    (start, plan, reach)
+}
+
+/// Makes the directories of `plan` and of `reach` that belong to the user that ossfs runs as.
+pub(crate) fn make_directories(plan: &Plan, reach: &Reach) -> Result<()> {
+    directories::make_below_root(&plan.temporary, plan.sandbox.uid)?;
+    directories::make(reach, plan.sandbox.uid)
+}

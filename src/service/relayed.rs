@@ -1,0 +1,142 @@
+//! Volumes with the relay: each has a process of its own, `oss serve`, which keeps the mount and
+//! replaces the ossfs behind it.
+
+use crate::descriptor::Descriptor;
+use crate::mounts::directory;
+use crate::ossfs::probe::{self, Health};
+use crate::ossfs::{diagnosis, launch, systemd};
+use crate::serve::client;
+use crate::serve::protocol::State;
+use crate::service::release::clear;
+use crate::state::start::{Start, Supervisor};
+use crate::state::volume::Volume;
+use crate::sys::deadline::Deadline;
+use crate::sys::lock::Lock;
+use crate::sys::process::Process;
+use crate::sys::{failpoint, root_only};
+use anyhow::{Result, bail};
+use std::time::{Duration, Instant};
+
+/// How long the volume's process may take to report what ossfs printed.
+const REASON_TIME: Duration = Duration::from_millis(500);
+
+/// Has `volume`, whose `lock` is held and whose start and plan are recorded, served: by the process
+/// that does already, or by a new one. The error says why it is not by `deadline`; a process that was
+/// started continues to try until the volume is removed.
+pub(crate) fn serve(volume: &Volume, lock: &Lock, start: &Start, deadline: Deadline) -> Result<()> {
+    match volume.running_daemon()? {
+        Some(process) if is_ending(volume)? => {
+            wait_for_predecessor(&process, deadline)?;
+            launch(volume, lock, start, deadline)?;
+        }
+        Some(_) => {}
+        None => launch(volume, lock, start, deadline)?,
+    }
+    wait(volume, start, deadline)?;
+    failpoint::reach("serve: served");
+    volume.record_probe()
+}
+
+/// Whether the process of `volume` was unmounted, and lives only for what ossfs still uploads.
+fn is_ending(volume: &Volume) -> Result<bool> {
+    Ok(!directory::is_mount_point(&volume.staging())? && !client::is_listening(volume.directory()))
+}
+
+/// Waits until the process of a volume that was unmounted has uploaded everything and exited: a new
+/// one would write beside it. An error if it has not by `deadline`.
+fn wait_for_predecessor(process: &Process, deadline: Deadline) -> Result<()> {
+    if process.wait(deadline)? {
+        return Ok(());
+    }
+    bail!(
+        "the previous ossfs of this volume (process {}) still uploads to the bucket: kubelet tries \
+         again",
+        process.pid()
+    )
+}
+
+/// Starts the process of `volume`, of which nothing is left mounted before.
+fn launch(volume: &Volume, lock: &Lock, start: &Start, deadline: Deadline) -> Result<()> {
+    log::debug!("{} {:?}", start.program.display(), start.arguments);
+    clear(volume, deadline)?;
+    root_only::make_directory(&volume.staging())?;
+    if start.supervisor == Supervisor::Unit {
+        systemd::install_template(volume.directory().parent().unwrap_or(volume.directory()))?;
+        return systemd::start(volume.id());
+    }
+    launch::spawn_server(volume, start, lock)?;
+    failpoint::reach("serve: started");
+    Ok(())
+}
+
+/// Waits until `volume`, whose process has been started or was running, is served: ossfs has answered
+/// that process, and the store answers ossfs. The error has ossfs's own reason where there is one.
+fn wait(volume: &Volume, start: &Start, deadline: Deadline) -> Result<()> {
+    let since = Instant::now();
+    let elapsed = || format!("{:.1} s", since.elapsed().as_secs_f64());
+    let status = match client::wait(volume.directory(), since + deadline.remaining()) {
+        Ok(status) => status,
+        Err(_) if deadline.has_passed() => bail!(
+            "ossfs has not mounted the bucket within {}{}",
+            elapsed(),
+            reason_or_url(volume, start)
+        ),
+        Err(e) => return Err(e),
+    };
+    match status.state {
+        State::Served => {}
+        State::Failed {
+            exit,
+            signal,
+            output,
+        } => {
+            let how = match (exit, signal) {
+                (Some(0), _) => "ended without serving the mount (status 0)".to_owned(),
+                (Some(status), _) => format!("exited with status {status}"),
+                (None, Some(signal)) => format!("was ended by signal {signal}"),
+                (None, None) => "could not be started".to_owned(),
+            };
+            bail!("ossfs {how} after {}{}", elapsed(), explain(&output, start))
+        }
+        State::Starting | State::Ending => {
+            bail!("the process of the volume is ending: kubelet tries again")
+        }
+    }
+    match probe::health(&volume.staging(), deadline)? {
+        Health::Serving(_) => Ok(()),
+        Health::Dead => bail!(
+            "ossfs exited immediately after mounting{}",
+            reason(volume, start)
+        ),
+        Health::Unusable(how) => bail!(
+            "ossfs mounted the bucket, but {how}{}",
+            reason(volume, start)
+        ),
+        Health::Unresponsive => bail!(
+            "the store has not answered ossfs within {}{}",
+            elapsed(),
+            reason_or_url(volume, start)
+        ),
+    }
+}
+
+fn explain(output: &str, start: &Start) -> String {
+    let format = &Descriptor::of_program(&start.program).output;
+    diagnosis::explain(format, output)
+        .map(|reason| format!(": {reason}"))
+        .unwrap_or_default()
+}
+
+/// What ossfs printed last, as a reason, if its process can tell.
+fn reason(volume: &Volume, start: &Start) -> String {
+    client::status(volume.directory(), Instant::now() + REASON_TIME)
+        .map_or(String::new(), |status| explain(&status.printed, start))
+}
+
+/// ossfs retries in silence for minutes where an endpoint does not answer.
+fn reason_or_url(volume: &Volume, start: &Start) -> String {
+    match reason(volume, start) {
+        reason if reason.is_empty() => ": check url, and that this node reaches it".to_owned(),
+        reason => reason,
+    }
+}
