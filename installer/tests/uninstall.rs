@@ -9,7 +9,9 @@ use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
-use support::{Process, Stream, TestHost, finish, kill_after, namespace::with_own_mounts};
+use support::{
+    Mount, OWN_TABLE, Process, Stream, TestHost, finish, kill_after, namespace::with_own_mounts,
+};
 
 const VOLUME: &str = "var/lib/kubelet/pods/uid-1/volumes/alicloud~oss/data";
 
@@ -307,6 +309,13 @@ fn mount_fuse(at: &Path) -> File {
 #[ignore = "needs root and /dev/fuse"]
 fn draining_ends_with_the_last_volume() {
     with_own_mounts(|| {
+        // The volumes of the machine that this runs on are not the node's.
+        for mount in Mount::table(OWN_TABLE).into_iter().rev() {
+            if mount.kind.starts_with("fuse.") {
+                let flags = MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW;
+                umount2(mount.point.as_str(), flags).unwrap();
+            }
+        }
         let node = bare();
         // The table of this thread's namespace.
         std::fs::remove_file(node.path("proc/1")).unwrap();
