@@ -49,11 +49,6 @@ pub(crate) fn heal(ids: &[String]) -> (Vec<String>, bool) {
     lines("heal", |config| heal::heal(ids, config))
 }
 
-/// `heal` as the unit of the volume `id` calls it, and whether the volume is served.
-pub(crate) fn heal_after_start(id: &str) -> (Vec<String>, bool) {
-    lines("heal", |config| heal::after_start(id, config))
-}
-
 /// The output lines of `oss adopt`, and whether it succeeded.
 pub(crate) fn adopt() -> (Vec<String>, bool) {
     lines("adopt", |_| adopt::adopt())

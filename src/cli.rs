@@ -23,13 +23,14 @@ fn command() -> Command {
         ))
         .subcommand(
             Command::new("heal")
-                .about("Have all volumes, or those named, served again, also in running containers")
+                .about("Have all volumes, or those named, served again whose process was stopped or killed")
                 .arg(
                     Arg::new("after-start")
                         .long("after-start")
                         .value_name("ID")
+                        .hide(true)
                         .conflicts_with("ID")
-                        .help("As the unit of a volume does after each start of its daemon"),
+                        .help("As the units of builds before `oss serve` call it: does nothing"),
                 )
                 .arg(Arg::new("ID").num_args(0..)),
         )
@@ -54,8 +55,8 @@ pub fn run(args: &[OsString]) -> ExitCode {
 
 fn heal(matches: &ArgMatches) -> (String, u8) {
     let matches = matches.subcommand_matches("heal");
-    if let Some(id) = matches.and_then(|heal| heal.get_one::<String>("after-start")) {
-        return outcome(calls::heal_after_start(id));
+    if matches.is_some_and(|heal| heal.contains_id("after-start")) {
+        return outcome((Vec::new(), true));
     }
     let ids: Vec<String> = matches
         .and_then(|heal| heal.get_many("ID"))

@@ -33,23 +33,25 @@ pub struct Config {
     pub mount_timeout: Duration,
     #[serde(rename = "unmountTimeoutSeconds", deserialize_with = "seconds")]
     pub unmount_timeout: Duration,
-    /// After how long a daemon that does not answer is aborted; absent: never.
-    #[serde(rename = "abortHungAfterSeconds", deserialize_with = "some_seconds")]
-    pub abort_hung_after: Option<Duration>,
-    /// Whether `oss serve` keeps the FUSE connection and relays, so that a mount outlives its ossfs.
+    /// Whether requests pass through `oss serve`, so that a mount outlives its ossfs.
     pub(crate) relay: bool,
-    /// Whether the ossfs of a volume with the relay runs in a sandbox.
+    /// Whether ossfs runs in a sandbox.
     pub(crate) sandbox: Sandbox,
-    /// The most memory that a volume with the relay may use without systemd, in bytes.
+    /// The most memory that a volume may use, in bytes.
     #[serde(deserialize_with = "memory")]
     pub(crate) memory_limit: u64,
-    /// After how long an ossfs behind the relay that leaves a statfs unanswered is replaced.
-    #[serde(rename = "hungAfterSeconds", deserialize_with = "seconds")]
+    /// After how long an ossfs that leaves a statfs unanswered is killed and replaced. The other name
+    /// is that of earlier builds.
+    #[serde(
+        rename = "hungAfterSeconds",
+        alias = "abortHungAfterSeconds",
+        deserialize_with = "seconds"
+    )]
     pub(crate) hung_after: Duration,
-    /// While no ossfs behind the relay answers, requests fail after so long; absent: they wait.
+    /// While no ossfs answers, requests fail after so long; absent: they wait.
     #[serde(rename = "requestTimeoutSeconds", deserialize_with = "some_seconds")]
     pub(crate) request_timeout: Option<Duration>,
-    /// On a disk: below it each ossfs behind a relay has a directory for its temporary files.
+    /// On a disk: below it each ossfs has a directory for its temporary files.
     #[serde(deserialize_with = "state_path")]
     pub(crate) temporary_dir: PathBuf,
     /// Whether Pods with the same volume share one daemon.
@@ -131,8 +133,7 @@ impl Default for Config {
             launcher: Launcher::Auto,
             mount_timeout: Duration::from_secs(30),
             unmount_timeout: Duration::from_secs(30),
-            abort_hung_after: None,
-            relay: false,
+            relay: true,
             sandbox: Sandbox::On,
             memory_limit: 1 << 30,
             hung_after: Duration::from_secs(30),
@@ -320,7 +321,7 @@ mod tests {
     fn takes_every_key() {
         let config = Config::parse(
             r#"{"ossfs":"/usr/bin/s3fs","stateDir":"/run/x","logFile":"/var/log/x.log","logLevel":"debug",
-            "launcher":"direct","abortHungAfterSeconds":60,"relay":true,"sandbox":"off","memoryLimit":"512Mi",
+            "launcher":"direct","relay":true,"sandbox":"off","memoryLimit":"512Mi",
             "hungAfterSeconds":50,"requestTimeoutSeconds":120,"temporaryDir":"/data/oss","shareMounts":false,"mountTimeoutSeconds":5,"unmountTimeoutSeconds":6,
             "defaultOptions":["max_stat_cache_size=0","noua"],
             "allowedOptions":["use_cache=/var/cache/oss/","no_check_certificate"],

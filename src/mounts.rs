@@ -2,7 +2,5 @@
 
 pub(crate) mod bind;
 pub(crate) mod directory;
-pub(crate) mod namespaces;
-pub(crate) mod replace;
 pub mod table;
 pub(crate) mod unmount;

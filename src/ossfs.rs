@@ -1,9 +1,7 @@
-//! The FUSE daemon ossfs: its arguments, its start, its output, and when it really serves.
+//! The FUSE daemon ossfs: its arguments, its start, its output, and whether it answers.
 
 pub(crate) mod arguments;
 pub(crate) mod diagnosis;
-pub(crate) mod hung;
 pub(crate) mod launch;
 pub(crate) mod probe;
-pub(crate) mod readiness;
 pub(crate) mod systemd;

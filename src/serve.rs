@@ -81,6 +81,11 @@ pub(crate) fn record_failure(volume: &Path, reason: &str) {
     }
 }
 
+/// Removes the word that an earlier process left, so that nobody takes it for the next one's.
+pub(crate) fn remove_failure(volume: &Path) -> Result<()> {
+    crate::sys::root_only::remove(&volume.join(protocol::FAILURE))
+}
+
 /// Removes what the process of the volume at `volume` made there, as far as it is there: the process
 /// has ended, or was killed.
 pub(crate) fn remove_files(volume: &Path) -> Result<()> {

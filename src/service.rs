@@ -5,7 +5,6 @@ pub(crate) mod directories;
 pub(crate) mod ensure;
 mod mount_options;
 pub(crate) mod plan;
-mod relayed;
 pub(crate) mod release;
 pub(crate) mod sweep;
 pub(crate) mod targets;

@@ -1,6 +1,5 @@
 //! The call `mount TARGET JSON`: a bucket is mounted at TARGET, or nothing is changed.
 
-use super::heal;
 use crate::config::{Config, NodeCredentials};
 use crate::credentials::{Credentials, KeyPair};
 use crate::kubelet::target::Target;
@@ -118,28 +117,17 @@ fn attach(
         config,
         deadline,
     )
-    .and_then(|()| ensure::serve(&volume, &lock, deadline))
-    .and_then(|is_new| bind_target(&volume, &directory).map(|()| is_new));
+    .and_then(|()| ensure::ensure_served(&volume, &lock, deadline))
+    .and_then(|()| bind_target(&volume, &directory));
     failpoint::reach("mount: bound");
-    match &attached {
-        // The previous daemon has died: the Pods that have the volume already get the new one, too.
-        Ok(true) => {
-            let healed = volume.targets().and_then(|targets| match targets.len() {
-                0 | 1 => Ok(0),
-                _ => heal::replace_everywhere(&volume, deadline),
-            });
-            if let Err(e) = healed {
-                log::warn!("volume {}: {e:#}", volume.id());
-            }
-        }
-        Ok(false) => {}
-        Err(_) => log_failed_cleanup(
+    if attached.is_err() {
+        log_failed_cleanup(
             "a failed mount",
             &volume,
             give_up(&volume, target, deadline),
-        ),
+        );
     }
-    attached.map(drop)
+    attached
 }
 
 /// Records how `volume`, whose lock is held, is served, unless it is served already.
@@ -158,25 +146,12 @@ fn record(
             let line = pair.passwd_line(request.location.bucket.as_str());
             root_only::write(&volume.passwd_file(), line.as_bytes())?;
         }
-        match request.relay {
-            true => {
-                let uid = uid::allocate(state, volume, deadline)?;
-                let (start, plan, reach) =
-                    plan::relayed(request, credentials, volume, uid, node, config);
-                plan::make_directories(&plan, &reach)?;
-                volume.write_plan(&plan)?;
-                volume.write_start(&start)?;
-            }
-            false => {
-                volume.write_start(&plan::start(
-                    request,
-                    &request.options,
-                    credentials,
-                    volume,
-                    node,
-                ))?;
-            }
-        }
+        let uid = uid::allocate(state, volume, deadline)?;
+        let (start, plan, reach) = plan::plan(request, credentials, volume, uid, node, config);
+        plan::make_directories(&plan, &reach)?;
+        volume.write_plan(&plan)?;
+        volume.write_start(&start)?;
+        volume.clear_abandoned()?;
     }
     failpoint::reach("mount: recorded");
     Ok(())

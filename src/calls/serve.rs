@@ -3,10 +3,11 @@
 
 use crate::ossfs::launch;
 use crate::serve;
+use crate::service::release::finish;
 use crate::service::targets;
 use crate::state::volume::Volume;
 use crate::sys::process::ProcessId;
-use anyhow::Result;
+use anyhow::{Result, bail};
 use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
@@ -29,13 +30,24 @@ pub fn serve(args: &[OsString]) -> ExitCode {
             }
         }
     }
-    serve::main(args.iter().cloned(), &|| bind_lost(&volume))
+    let status = serve::main(args.iter().cloned(), &|| bind_lost(&volume));
+    if args.first().is_none_or(|first| first != serve::role::CHILD)
+        && let Err(e) = finish(&volume)
+    {
+        log::warn!("volume {}: {e:#}", volume.id());
+    }
+    status
 }
 
 /// What comes before the process serves `volume`. False if the volume has ended.
 fn prepare(volume: &Volume) -> Result<bool> {
     if volume.read_start()?.is_none() {
         return Ok(false);
+    }
+    if !volume.has_plan() {
+        bail!(
+            "an earlier build of the driver mounted the volume: the next Pod with it has it served again"
+        );
     }
     launch::detach()?;
     volume.record_daemon(&ProcessId::own()?)?;

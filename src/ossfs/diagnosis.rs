@@ -2,19 +2,9 @@
 //! it.
 
 use crate::descriptor::OutputFormat;
-use std::io::{PipeReader, Read as _};
 
 /// The most of a daemon's output that a message repeats, in characters.
 const MAX_QUOTED: usize = 300;
-/// The most that is read of a daemon's output, in bytes; a pipe holds 64 KiB.
-const MAX_READ: u64 = 128 * 1024;
-/// What a daemon has printed since the last read. The pipe does not block.
-pub(crate) fn read(output: &mut PipeReader) -> String {
-    let mut bytes = Vec::new();
-    // Ends with the pipe, or with an error when it is empty for now.
-    let _ = output.take(MAX_READ).read_to_end(&mut bytes);
-    String::from_utf8_lossy(&bytes).into_owned()
-}
 
 /// The reason in what ossfs printed, with a hint where one is known; `None` if it printed nothing.
 pub(crate) fn explain(format: &OutputFormat, output: &str) -> Option<String> {

@@ -1,4 +1,4 @@
-//! ossfs as an instance of a template unit of systemd, `alicloud-oss@<volume id>.service`: outside
+//! The process of a volume as an instance of a template unit of systemd, `alicloud-oss@<volume id>.service`: outside
 //! kubelet's cgroup, restarted when it dies, limited by an administrator with an ordinary drop-in,
 //! its output in the journal. Only directives that systemd 219 (CentOS 7) knows are used.
 
@@ -11,7 +11,7 @@ use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 /// The slice that contains every daemon.
 pub(crate) const SLICE: &str = "alicloud-oss.slice";
@@ -23,7 +23,7 @@ const ADMINISTRATOR_DIRS: [&str; 2] = ["/etc/systemd/system", "/usr/local/lib/sy
 const PACKAGE_DIRS: [&str; 2] = ["/usr/lib/systemd/system", "/lib/systemd/system"];
 /// Where the driver installs it if none of these is right; it has priority over the package's.
 const RUNTIME_DIR: &str = "/run/systemd/system";
-/// How long systemctl and journalctl may take.
+/// How long systemctl and busctl may take.
 const TOOL_TIME: Duration = Duration::from_secs(10);
 
 /// Whether systemd is PID 1 and sees the mounts that we see: sd_booted(3), and the same mount
@@ -71,7 +71,7 @@ fn template(program: &str, volumes: &str, config: Option<&str>) -> String {
             quote(&format!("{FILE_VARIABLE}={file}"))
         )
     });
-    // A path in front of the command line takes no quotes in systemd 219.
+    // The path of a command takes no quotes in systemd 219.
     PACKAGED_TEMPLATE
         .replace(PACKAGED_PROGRAM, &program.replace('%', "%%"))
         .replace(PACKAGED_VOLUMES, &volumes.replace('%', "%%"))
@@ -153,30 +153,6 @@ fn systemctl(arguments: &[&str]) -> Result<()> {
     }
 }
 
-/// What the process `pid` has printed since `since`, from the journal; empty if that cannot be read.
-pub(crate) fn output(pid: i32, since: SystemTime) -> String {
-    let Some(program) = tool("journalctl") else {
-        return String::new();
-    };
-    let deadline = Deadline::after(TOOL_TIME);
-    // The last lines may not be written yet. Before systemd 228 there is no such option.
-    let _ = run_with_deadline(command(&program).arg("--sync"), deadline);
-    let since = since
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .map_or(0, |time| time.as_secs());
-    let journal = run_with_deadline(
-        command(&program)
-            .args(["--quiet", "--output=cat", "--no-pager", "--lines=50"])
-            .arg(format!("--since=@{since}"))
-            .arg(format!("_PID={pid}")),
-        deadline,
-    );
-    match journal {
-        Ok(Some(output)) if output.status.success() => output.text,
-        _ => String::new(),
-    }
-}
-
 /// Moves the process `pid` into a scope of its own in the daemons' slice.
 pub(crate) fn adopt(pid: i32) -> Result<()> {
     let program = tool("busctl").context("busctl is missing")?;
@@ -224,7 +200,6 @@ fn command(program: &Path) -> Command {
 #[cfg(test)]
 mod tests {
     use super::{PACKAGED_PROGRAM, PACKAGED_TEMPLATE, PACKAGED_VOLUMES, SLICE_LINE, template};
-    use crate::ossfs::launch::DAEMON;
 
     #[test]
     fn the_template_runs_the_driver_by_its_path() {
@@ -234,8 +209,7 @@ mod tests {
             Some("/e/50%.json"),
         );
         for line in [
-            "ExecStart=@/a/alicloud~oss/oss oss-daemon /run/alicloud-oss/volumes/%i",
-            "ExecStartPost=/a/alicloud~oss/oss heal --after-start %i",
+            "ExecStart=/a/alicloud~oss/oss serve /run/alicloud-oss/volumes/%i",
             "Environment=\"OSS_FLEXVOLUME_CONFIG=/e/50%%.json\"",
             "Slice=alicloud-oss.slice",
             "Restart=on-failure",
@@ -250,12 +224,11 @@ mod tests {
         let text = template(PACKAGED_PROGRAM, PACKAGED_VOLUMES, None);
         assert_eq!(text, PACKAGED_TEMPLATE);
         for (part, count) in [
-            (PACKAGED_PROGRAM, 2),
+            (PACKAGED_PROGRAM, 1),
             (PACKAGED_VOLUMES, 1),
             (SLICE_LINE, 1),
         ] {
             assert_eq!(text.matches(part).count(), count, "{part}");
         }
-        assert!(text.contains(&format!(" {DAEMON} ")));
     }
 }

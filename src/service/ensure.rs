@@ -1,192 +1,180 @@
-//! Having a volume served by a live daemon.
+//! Having a volume served: by its process, `oss serve`, which keeps the mount and starts ossfs.
 
-use crate::mounts::bind::{make_private, set_flags};
-use crate::mounts::directory::{self, Directory};
-use crate::ossfs::launch::{self, unix_time};
-use crate::ossfs::readiness::{Daemon, Starting};
-use crate::ossfs::systemd;
-use crate::service::relayed;
-use crate::service::release::{KILL_TIME, Shutdown, clear, end, log_failed_cleanup};
+use crate::descriptor::Descriptor;
+use crate::mounts::directory;
+use crate::ossfs::probe::{self, Health};
+use crate::ossfs::{diagnosis, launch, systemd};
+use crate::serve::protocol::State;
+use crate::serve::{self, client};
+use crate::service::release::clear;
 use crate::state::start::{Start, Supervisor};
 use crate::state::volume::Volume;
 use crate::sys::deadline::Deadline;
 use crate::sys::lock::Lock;
-use crate::sys::process::{Process, ProcessId};
+use crate::sys::process::Process;
 use crate::sys::{failpoint, root_only};
 use anyhow::{Context as _, Result, bail};
-use nix::mount::MsFlags;
-use nix::sys::statvfs::FsFlags;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long the result of a probe is trusted: Pods that start at once cause one request to the store.
 const PROBE_HOLDS: Duration = Duration::from_secs(1);
+/// How long the volume's process may take to report what ossfs printed.
+const REASON_TIME: Duration = Duration::from_millis(500);
 
-/// Has a live daemon serve `volume`, whose `lock` is held and whose start is recorded: the running
-/// one, or a new one. Returns whether it is new. On failure a daemon that this call started has been
-/// killed, and one that it found is left as it was.
-pub(crate) fn serve(volume: &Volume, lock: &Lock, deadline: Deadline) -> Result<bool> {
+/// Has `volume`, whose `lock` is held and whose start and plan are recorded, served: by the process
+/// that does already, or by a new one. The error says why it is not by `deadline`; a process that was
+/// started continues to try until the volume is removed.
+///
+/// The ossfs of a build before `oss serve` is left to serve its volume for as long as it lives.
+pub(crate) fn ensure_served(volume: &Volume, lock: &Lock, deadline: Deadline) -> Result<()> {
     let start = volume.read_start()?.context("volume.json is missing")?;
-    if volume.was_probed_within(PROBE_HOLDS)
-        && volume.running_daemon()?.is_some()
+    let running = volume.running_daemon()?;
+    if running.is_some()
+        && volume.was_probed_within(PROBE_HOLDS)
         && directory::is_mount_point(&volume.staging())?
     {
-        return Ok(false);
+        return Ok(());
+    }
+    let since = Instant::now();
+    match running {
+        Some(_) if !volume.has_plan() => {}
+        Some(process) if is_ending(volume)? => {
+            wait_for_predecessor(&process, deadline)?;
+            launch(volume, lock, &start, deadline)?;
+        }
+        Some(_) => {}
+        None if !volume.has_plan() => bail!(
+            "an earlier build of the driver mounted it and its ossfs has ended: the next Pod with this \
+             volume has it served again"
+        ),
+        None => launch(volume, lock, &start, deadline)?,
     }
     if volume.has_plan() {
-        return relayed::serve(volume, lock, &start, deadline).map(|()| false);
+        wait_for_process(volume, &start, since, deadline)?;
     }
-    let (failed, _) = volume.failed_starts()?;
-    // Read once: systemd may be starting a daemon, which records itself at any time.
-    let recorded = volume.recorded_daemon()?;
-    let (mut starting, is_new) = match running(recorded.as_ref())? {
-        Some(process) => (Starting::of(volume, &start, Daemon::Found(process)), false),
-        None => (
-            launch(volume, lock, &start, recorded, failed, deadline)?,
-            true,
+    check(volume, &start, since, deadline)?;
+    failpoint::reach("serve: served");
+    volume.record_probe()
+}
+
+/// Whether the process of `volume` was unmounted, and lives only for what ossfs still uploads.
+fn is_ending(volume: &Volume) -> Result<bool> {
+    Ok(!directory::is_mount_point(&volume.staging())? && !client::is_listening(volume.directory()))
+}
+
+/// Waits until the process of a volume that was unmounted has uploaded everything and exited: a new
+/// one would write beside it. An error if it has not by `deadline`.
+fn wait_for_predecessor(process: &Process, deadline: Deadline) -> Result<()> {
+    if process.wait(deadline)? {
+        return Ok(());
+    }
+    bail!(
+        "the previous ossfs of this volume (process {}) still uploads to the bucket: kubelet tries \
+         again",
+        process.pid()
+    )
+}
+
+/// Starts the process of `volume`, of which nothing is left mounted before.
+fn launch(volume: &Volume, lock: &Lock, start: &Start, deadline: Deadline) -> Result<()> {
+    log::debug!("{} {:?}", start.program.display(), start.arguments);
+    clear(volume, deadline)?;
+    root_only::make_directory(&volume.staging())?;
+    serve::remove_failure(volume.directory())?;
+    if start.supervisor == Supervisor::Unit {
+        systemd::install_template(volume.directory().parent().unwrap_or(volume.directory()))?;
+        return systemd::start(volume.id());
+    }
+    launch::spawn(volume, start, lock)?;
+    failpoint::reach("serve: started");
+    Ok(())
+}
+
+/// Waits until ossfs answers the process of `volume`. The error has ossfs's own reason where there is
+/// one.
+fn wait_for_process(
+    volume: &Volume,
+    start: &Start,
+    since: Instant,
+    deadline: Deadline,
+) -> Result<()> {
+    let status = match client::wait(volume.directory(), Instant::now() + deadline.remaining()) {
+        Ok(status) => status,
+        Err(_) if deadline.has_passed() => bail!(
+            "ossfs has not mounted the bucket within {}{}",
+            elapsed(since),
+            reason_or_url(volume, start)
         ),
+        Err(e) => return Err(e),
     };
-    let served = starting.wait(deadline).and_then(|flags| {
-        failpoint::reach("serve: served");
-        record_healthy(volume, flags, &start)
-    });
-    match served {
-        Ok(()) => Ok(is_new),
-        Err(e) => {
-            // systemd continues to restart it, for as long as the volume has targets.
-            if is_new && start.supervisor != Supervisor::Unit {
-                let cleanup = end(volume, Shutdown::Force, Deadline::after(KILL_TIME))
-                    .and_then(|()| volume.record_failed_starts(failed + 1, unix_time()));
-                log_failed_cleanup("a failed start", volume, cleanup);
-            }
-            Err(e)
+    match status.state {
+        State::Served => Ok(()),
+        State::Failed {
+            exit,
+            signal,
+            output,
+        } => {
+            let how = match (exit, signal) {
+                (Some(0), _) => "exited without serving the mount (status 0)".to_owned(),
+                (Some(status), _) => format!("exited with status {status}"),
+                (None, Some(signal)) => format!("was killed by a signal ({signal})"),
+                (None, None) => "could not be started".to_owned(),
+            };
+            bail!(
+                "ossfs {how} after {}{}",
+                elapsed(since),
+                explain(&output, start)
+            )
+        }
+        State::Starting | State::Ending => {
+            bail!("the process of the volume is ending: kubelet tries again")
         }
     }
 }
 
-/// The recorded process, if it is running.
-fn running(recorded: Option<&ProcessId>) -> Result<Option<Process>> {
-    Ok(recorded.map(ProcessId::open).transpose()?.flatten())
-}
-
-/// Starts a daemon for `volume`, of which nothing is left mounted.
-fn launch<'a>(
-    volume: &'a Volume,
-    lock: &Lock,
-    start: &Start,
-    recorded: Option<ProcessId>,
-    failed: u32,
-    deadline: Deadline,
-) -> Result<Starting<'a>> {
-    log::debug!("{} {:?}", start.program.display(), start.arguments);
-    if start.supervisor == Supervisor::Unit {
-        // systemd may be starting it already, so the process itself does all that belongs to a start.
-        let starting = Starting::of(volume, start, Daemon::Awaited(recorded));
-        // A unit that waits after failed starts is started at once.
-        volume.clear_failed_starts()?;
-        systemd::install_template(volume.directory().parent().unwrap_or(volume.directory()))?;
-        systemd::start(volume.id())?;
-        return Ok(starting);
+/// Checks that the store answers ossfs, through the mount.
+fn check(volume: &Volume, start: &Start, since: Instant, deadline: Deadline) -> Result<()> {
+    match probe::health(&volume.staging(), deadline)? {
+        Health::Serving(_) => Ok(()),
+        Health::Dead => bail!(
+            "ossfs exited immediately after mounting{}",
+            reason(volume, start)
+        ),
+        Health::Unusable(how) => bail!(
+            "ossfs mounted the bucket, but {how}{}",
+            reason(volume, start)
+        ),
+        Health::Unresponsive => bail!(
+            "the store has not answered ossfs within {}{}",
+            elapsed(since),
+            reason_or_url(volume, start)
+        ),
     }
-    clear(volume, deadline)?;
-    root_only::make_directory(&volume.staging())?;
-    // Until it serves: this call may be killed.
-    volume.record_failed_starts(failed + 1, unix_time())?;
-    let (child, output) = launch::spawn(volume, lock)?;
-    failpoint::reach("serve: started");
-    let process = Process::of_child(&child)?;
-    Ok(Starting::of(
-        volume,
-        start,
-        Daemon::Child {
-            process,
-            child,
-            output,
-        },
-    ))
 }
 
-/// Waits until the daemon of `volume`, which systemd has just started as the process `main`, serves
-/// it. On failure that daemon is killed.
-pub(crate) fn await_unit(volume: &Volume, main: Option<i32>, deadline: Deadline) -> Result<()> {
-    let start = volume.read_start()?.context("volume.json is missing")?;
-    let recorded = volume.recorded_daemon()?;
-    let daemon = match (running(recorded.as_ref())?, recorded) {
-        (Some(process), _) => Daemon::Found(process),
-        // It has recorded itself and ended since.
-        (None, Some(recorded)) if Some(recorded.pid()) == main => Daemon::Ended(recorded.pid()),
-        (None, recorded) => Daemon::Awaited(recorded),
-    };
-    let mut starting = Starting::of(volume, &start, daemon);
-    let served = starting
-        .wait(deadline)
-        .and_then(|flags| record_healthy(volume, flags, &start));
-    if served.is_err() {
-        let cleanup = volume.running_daemon().map(|daemon| {
-            if let Some(process) = daemon {
-                process.kill();
-            }
-        });
-        log_failed_cleanup("a failed start", volume, cleanup);
+fn elapsed(since: Instant) -> String {
+    format!("{:.1} s", since.elapsed().as_secs_f64())
+}
+
+fn explain(output: &str, start: &Start) -> String {
+    let format = &Descriptor::of_program(&start.program).output;
+    diagnosis::explain(format, output)
+        .map(|reason| format!(": {reason}"))
+        .unwrap_or_default()
+}
+
+/// What ossfs printed last, as a reason, if its process can tell.
+fn reason(volume: &Volume, start: &Start) -> String {
+    client::status(volume.directory(), Instant::now() + REASON_TIME)
+        .map_or(String::new(), |status| explain(&status.printed, start))
+}
+
+/// ossfs retries in silence for minutes where an endpoint does not answer.
+fn reason_or_url(volume: &Volume, start: &Start) -> String {
+    match reason(volume, start) {
+        reason if reason.is_empty() => {
+            ": check the url, and that this node can reach it".to_owned()
+        }
+        reason => reason,
     }
-    served
-}
-
-/// Has `volume`, whose `lock` is held and whose daemon has died, served again. Starts that fail again
-/// and again are retried with increasing delay.
-pub(crate) fn restart(volume: &Volume, lock: &Lock, deadline: Deadline) -> Result<()> {
-    let (failed, last) = match volume.read_start()? {
-        // Held back by the unit.
-        Some(start) if start.supervisor == Supervisor::Unit => (0, 0),
-        _ => volume.failed_starts()?,
-    };
-    let next = last.saturating_add(launch::backoff(failed).as_secs());
-    let now = unix_time();
-    if now < next {
-        bail!(
-            "{failed} starts of its daemon have failed in a row, the next is tried in {} s",
-            next - now
-        );
-    }
-    serve(volume, lock, deadline).map(drop)
-}
-
-/// Records that `volume` is served, by a mount with `flags`, and sets the flags that are missing. An
-/// earlier call may have been killed before it did this.
-pub(crate) fn record_healthy(volume: &Volume, flags: FsFlags, start: &Start) -> Result<()> {
-    protect(volume, flags, start.read_only)?;
-    volume.clear_unresponsive()?;
-    volume.clear_failed_starts()?;
-    volume.record_probe()
-}
-
-/// Gives the mount at staging the flags that every volume has, if ossfs has not: binds of it have
-/// them too.
-fn protect(volume: &Volume, found: FsFlags, read_only: bool) -> Result<()> {
-    let mut wanted = FsFlags::ST_NOSUID | FsFlags::ST_NODEV;
-    if read_only {
-        wanted |= FsFlags::ST_RDONLY;
-    }
-    let staging = Directory::open(&volume.staging())?.context("the staging directory is gone")?;
-    // Each target becomes its own peer group: a mount on one must not propagate to the others.
-    make_private(&staging)?;
-    if found.contains(wanted) {
-        return Ok(());
-    }
-    set_flags(&staging, mount_flags(found | wanted))
-}
-
-/// The flags of mount(2) for those of statvfs(3).
-fn mount_flags(flags: FsFlags) -> MsFlags {
-    [
-        (FsFlags::ST_RDONLY, MsFlags::MS_RDONLY),
-        (FsFlags::ST_NOSUID, MsFlags::MS_NOSUID),
-        (FsFlags::ST_NODEV, MsFlags::MS_NODEV),
-        (FsFlags::ST_NOEXEC, MsFlags::MS_NOEXEC),
-        (FsFlags::ST_NOATIME, MsFlags::MS_NOATIME),
-        (FsFlags::ST_NODIRATIME, MsFlags::MS_NODIRATIME),
-        (FsFlags::ST_RELATIME, MsFlags::MS_RELATIME),
-    ]
-    .into_iter()
-    .filter(|(flag, _)| flags.contains(*flag))
-    .fold(MsFlags::empty(), |all, (_, flag)| all | flag)
 }

@@ -2,7 +2,6 @@
 
 use crate::config::{Config, Sandbox};
 use crate::credentials::Credentials;
-use crate::options::option::MountOption;
 use crate::ossfs::arguments::arguments;
 use crate::request::MountRequest;
 use crate::serve::plan::{LogPlan, Plan};
@@ -19,32 +18,8 @@ pub(crate) struct Node {
     pub(crate) supervisor: Supervisor,
 }
 
-/// How ossfs is started for `volume` with `options`.
-pub(crate) fn start(
-    request: &MountRequest,
-    options: &[MountOption],
-    credentials: &Credentials,
-    volume: &Volume,
-    node: &Node,
-) -> Start {
-    Start {
-        arguments: arguments(
-            &request.location,
-            &volume.staging(),
-            options,
-            request.read_only,
-            credentials,
-            &volume.passwd_file(),
-        ),
-        program: node.program.clone(),
-        read_only: request.read_only,
-        supervisor: node.supervisor.clone(),
-    }
-}
-
-/// The start and the plan of `volume`, which has the relay and whose ossfs runs as the user `uid`; and
-/// what that may reach.
-pub(crate) fn relayed(
+/// How ossfs is started for `volume`, and served as the user `uid`; and what of the node that may reach.
+pub(crate) fn plan(
     request: &MountRequest,
     credentials: &Credentials,
     volume: &Volume,
@@ -53,12 +28,25 @@ pub(crate) fn relayed(
     config: &Config,
 ) -> (Start, Plan, Reach) {
     let (options, reach) = directories::reach(&request.options, volume.id());
-    let start = start(request, &options, credentials, volume, node);
+    let start = Start {
+        arguments: arguments(
+            &request.location,
+            &volume.staging(),
+            &options,
+            request.read_only,
+            credentials,
+            &volume.passwd_file(),
+        ),
+        program: node.program.clone(),
+        read_only: request.read_only,
+        supervisor: node.supervisor.clone(),
+    };
     let mut plan = Plan::new(
         start.program.clone(),
         start.arguments.clone(),
         "ossfs".to_owned(),
     );
+    plan.relay = request.relay;
     plan.mount = mount_options(&start.arguments, start.read_only);
     plan.hung_after_seconds = config.hung_after.as_secs();
     plan.request_timeout_seconds = config.request_timeout.map(|time| time.as_secs());

@@ -3,21 +3,25 @@
 use crate::kubelet::target::Target;
 use crate::mounts::{directory, unmount};
 use crate::ossfs::systemd;
-use crate::serve::plan::Plan;
 use crate::service::directories;
 use crate::state::volume::Volume;
 use crate::sys::deadline::Deadline;
 use crate::sys::failpoint;
+use crate::sys::process::Process;
 use anyhow::Result;
 use std::time::Duration;
 
-/// How long a daemon that was killed may take to end.
-pub(crate) const KILL_TIME: Duration = Duration::from_secs(5);
+/// How long a process that was killed may take to end.
+const KILL_TIME: Duration = Duration::from_secs(5);
+/// How long the end of a process may take after it has decided that there is nothing to clean up.
+const LAST_LOOK: Duration = Duration::from_secs(1);
+/// How long the process of a volume waits, as its last act, for the call that has abandoned it.
+const FINISH_TIME: Duration = Duration::from_secs(10);
 
-/// How a daemon is stopped.
+/// How the process of a volume is stopped.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Shutdown {
-    /// By unmounting: it writes to the bucket what it has, and then exits.
+    /// By unmounting: ossfs uploads what it has, and then both exit.
     Graceful,
     /// By SIGKILL: nothing has been written through it.
     Force,
@@ -42,48 +46,23 @@ pub(crate) fn release(
     Ok(())
 }
 
-/// Stops the daemon of `volume`, whose lock is held, and removes the volume's directory, the key file
-/// first.
+/// Ends the process of `volume`, whose lock is held, and removes the volume's directory, the key file
+/// first. Where ossfs has not uploaded everything by `deadline`, it is left to finish, and the rest of
+/// the directory is removed by that process when it ends (`finish`).
 pub(crate) fn remove(volume: &Volume, shutdown: Shutdown, deadline: Deadline) -> Result<()> {
-    if let Some(plan) = volume.plan()? {
-        return remove_relayed(volume, &plan, shutdown, deadline);
-    }
-    volume.remove_start()?;
-    failpoint::reach("remove: about to end");
-    end(volume, shutdown, deadline)?;
-    failpoint::reach("remove: ended");
-    volume.remove()
-}
-
-/// `remove` for a volume with the relay. Where ossfs has not uploaded everything by `deadline`, it is
-/// left to finish, and the volume's directory, without the key file, for a later call to remove.
-fn remove_relayed(
-    volume: &Volume,
-    plan: &Plan,
-    shutdown: Shutdown,
-    deadline: Deadline,
-) -> Result<()> {
     let process = volume.running_daemon()?;
     let is_mounted = directory::is_mount_point(&volume.staging())?;
+    // From here on nothing starts it again.
     volume.remove_start()?;
     failpoint::reach("remove: about to end");
     if shutdown == Shutdown::Force {
-        if systemd::is_running() {
-            // There may be no such instance.
-            if let Err(e) = systemd::stop(volume.id()) {
-                log::debug!("{e:#}");
-            }
-        }
-        if let Some(process) = &process {
-            process.kill();
-            process.wait(Deadline::after(KILL_TIME))?;
-        }
+        kill(volume, process.as_ref())?;
     }
     clear(volume, deadline)?;
-    failpoint::reach("end: staging unmounted");
+    failpoint::reach("remove: staging unmounted");
     if let Some(process) = process {
         if !is_mounted && shutdown == Shutdown::Graceful {
-            // Its mount has gone: nothing but this tells it to end.
+            // It has not mounted yet, or its mount has gone: nothing but this tells it to end.
             process.terminate();
         }
         if !process.wait(deadline)? {
@@ -93,51 +72,63 @@ fn remove_relayed(
                 volume.id(),
                 process.pid()
             );
-            return volume.remove_keys();
+            volume.remove_keys()?;
+            volume.record_abandoned()?;
+            // A process that ends at this moment may have looked for the marker too early.
+            if !process.wait(Deadline::after(LAST_LOOK))? {
+                return Ok(());
+            }
         }
     }
     failpoint::reach("remove: ended");
-    directories::remove_directory(&plan.temporary)?;
-    for directory in &plan.emptied {
-        directories::remove_directory(directory)?;
-    }
-    volume.remove_plan()?;
-    volume.remove()
+    remove_directories(volume)
 }
 
-/// Stops the daemon of `volume` and unmounts its staging directory. A daemon that has not written
-/// everything by `deadline` is left to finish.
-pub(crate) fn end(volume: &Volume, shutdown: Shutdown, deadline: Deadline) -> Result<()> {
-    let daemon = volume.running_daemon()?;
-    let mounted = directory::is_mount_point(&volume.staging())?;
-    if let Some(process) = &daemon
-        && (shutdown == Shutdown::Force || !mounted)
-    {
-        // Not mounted yet: nothing has been written through it.
-        process.kill();
-        process.wait(Deadline::after(KILL_TIME))?;
-    }
-    if shutdown == Shutdown::Force && systemd::is_running() {
-        // It would restart a daemon that was killed. There may be no such instance.
+/// Kills the process of `volume`, and keeps systemd from starting it again.
+fn kill(volume: &Volume, process: Option<&Process>) -> Result<()> {
+    if systemd::is_running() {
+        // There may be no such instance.
         if let Err(e) = systemd::stop(volume.id()) {
             log::debug!("{e:#}");
         }
     }
-    // From here on a call finds no daemon, rather than one that is about to exit.
-    volume.remove_daemon_record()?;
-    failpoint::reach("end: daemon record removed");
-    clear(volume, deadline)?;
-    failpoint::reach("end: staging unmounted");
-    if let Some(process) = daemon
-        && !process.wait(deadline)?
-    {
-        log::warn!(
-            "volume {}: ossfs (process {}) still writes to the bucket, or something still has its \
-             files open; it is left running until it is done",
-            volume.id(),
-            process.pid()
-        );
+    if let Some(process) = process {
+        process.kill();
+        process.wait(Deadline::after(KILL_TIME))?;
     }
+    Ok(())
+}
+
+/// Removes what is left of `volume`, whose process has ended.
+fn remove_directories(volume: &Volume) -> Result<()> {
+    if let Some(plan) = volume.plan()? {
+        for directory in plan.emptied.iter().chain([&plan.temporary]) {
+            directories::remove_directory(directory)?;
+        }
+        volume.remove_plan()?;
+    }
+    volume.remove()
+}
+
+/// The last act of the process of `volume`: removes what is left of a volume whose unmount call did not
+/// wait for the end of its uploads. Nothing to do where a call is about to do that itself, or the
+/// volume is mounted again.
+pub(crate) fn finish(volume: &Volume) -> Result<()> {
+    let lock = match volume.try_lock()? {
+        Some(lock) => lock,
+        None if volume.is_abandoned() => {
+            match volume.lock_existing(Deadline::after(FINISH_TIME))? {
+                Some(lock) => lock,
+                None => return Ok(()),
+            }
+        }
+        None => return Ok(()),
+    };
+    if volume.is_abandoned() && volume.read_start()?.is_none() && !volume.is_used()? {
+        clear(volume, Deadline::after(FINISH_TIME))?;
+        remove_directories(volume)?;
+    }
+    drop(lock);
     Ok(())
 }
 

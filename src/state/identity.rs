@@ -57,9 +57,9 @@ pub(crate) fn identity(
     for option in options {
         part(&option.render());
     }
-    if *relay {
-        // No option has a NUL in it. Without the relay the identity is as earlier builds made it.
-        part("\0relay");
+    if !relay {
+        // No option has a NUL in it. With the relay the identity is as earlier builds made it.
+        part("\0direct");
     }
     hex(&hash.finalize())[..32].to_owned()
 }
@@ -103,6 +103,7 @@ mod tests {
             (r#","kubernetes.io/fsGroup":"5""#, pair(), "/a"),
             (r#","shareMount":"false""#, pair(), "/a"),
             (r#","shareMount":"false""#, pair(), "/b"),
+            (r#","relay":"false""#, pair(), "/a"),
             ("", keys("is", "s"), "/a"),
             ("", keys("i", "ss"), "/a"),
             ("", role, "/a"),

@@ -9,15 +9,16 @@
 //! <stateDir>/volumes/<id>/
 //!     lock           held by the call that works on this volume
 //!     volume.json    how ossfs is started for it
+//!     serve.json     how `oss serve` serves it
+//!     uid            the user on the node that its ossfs runs as
 //!     passwd         its key pair, as ossfs reads it
-//!     daemon         which process serves it
-//!     staging/       where ossfs is mounted
-//!     scratch/       where a mount with other flags is made for a moment
+//!     daemon         the process `oss serve` of it
+//!     staging/       where it is mounted
 //!     probed         when it was last seen to be served
-//!     silent         since when its daemon has not answered
-//!     starts         how many starts of its daemon have failed in a row, and when the last was
+//!     abandoned      marker: the unmount call no longer waits for the end of the uploads
 //!     targets/<key>  the path of a TARGET that the volume is bound to
 //! ```
+//! What `oss serve` adds while it runs is named in `src/serve.rs`.
 //!
 //! A file that a call was killed in the middle of writing is left under the extension `new`.
 
@@ -86,12 +87,13 @@ impl VolumeLayout {
         self.0.join("probed")
     }
 
-    pub fn unresponsive(&self) -> PathBuf {
-        self.0.join("silent")
+    pub fn abandoned(&self) -> PathBuf {
+        self.0.join("abandoned")
     }
 
-    pub fn failed_starts(&self) -> PathBuf {
-        self.0.join("starts")
+    /// Files that builds before `oss serve` wrote, and this one only removes.
+    pub fn of_builds_before(&self) -> [PathBuf; 2] {
+        ["silent", "starts"].map(|name| self.0.join(name))
     }
 
     pub fn targets(&self) -> PathBuf {

@@ -50,7 +50,7 @@ impl Volume {
         self.layout.staging()
     }
 
-    /// Where a mount with other flags is made for a moment.
+    /// Where builds before `oss serve` made a mount with other flags for a moment.
     pub(crate) fn scratch(&self) -> PathBuf {
         self.layout.scratch()
     }
@@ -130,7 +130,7 @@ impl Volume {
         root_only::write(&self.layout.plan(), plan.render()?.as_bytes())
     }
 
-    /// How the volume's process serves it; `None` for a volume without the relay.
+    /// How the volume's process serves it; `None` for a volume that a build before `oss serve` mounted.
     pub(crate) fn plan(&self) -> Result<Option<Plan>> {
         let path = self.layout.plan();
         root_only::read(&path)?
@@ -147,7 +147,7 @@ impl Volume {
         root_only::remove(&self.layout.passwd())
     }
 
-    /// Whether the volume has the relay.
+    /// Whether the volume has a process, `oss serve`; false for one that a build before it mounted.
     pub(crate) fn has_plan(&self) -> bool {
         self.layout.plan().exists()
     }
@@ -165,45 +165,18 @@ impl Volume {
         modified.is_ok_and(|at| at.elapsed().is_ok_and(|age| age < time))
     }
 
-    /// Since when (in seconds of Unix time) the daemon is recorded not to answer.
-    pub(crate) fn unresponsive_since(&self) -> Result<Option<u64>> {
-        let text = root_only::read(&self.layout.unresponsive())?;
-        Ok(text.and_then(|text| text.trim().parse().ok()))
+    /// Records that the unmount call no longer waits for the process of the volume: whatever is left
+    /// is for that process to remove.
+    pub(crate) fn record_abandoned(&self) -> Result<()> {
+        root_only::write(&self.layout.abandoned(), b"")
     }
 
-    /// Records that the daemon has not answered since `time`, in seconds of Unix time.
-    pub(crate) fn record_unresponsive(&self, time: u64) -> Result<()> {
-        root_only::write(&self.layout.unresponsive(), time.to_string().as_bytes())
+    pub(crate) fn clear_abandoned(&self) -> Result<()> {
+        root_only::remove(&self.layout.abandoned())
     }
 
-    pub(crate) fn clear_unresponsive(&self) -> Result<()> {
-        root_only::remove(&self.layout.unresponsive())
-    }
-
-    /// How many starts have failed in a row, and when the last one did (seconds of Unix time).
-    pub(crate) fn failed_starts(&self) -> Result<(u32, u64)> {
-        let text = root_only::read(&self.layout.failed_starts())?.unwrap_or_default();
-        let mut fields = text.split_whitespace();
-        let mut next = || {
-            fields
-                .next()
-                .and_then(|field| field.parse::<u64>().ok())
-                .unwrap_or(0)
-        };
-        let count = u32::try_from(next()).unwrap_or(u32::MAX);
-        Ok((count, next()))
-    }
-
-    /// Records that `count` starts have failed in a row, the last one at `now`.
-    pub(crate) fn record_failed_starts(&self, count: u32, now: u64) -> Result<()> {
-        root_only::write(
-            &self.layout.failed_starts(),
-            format!("{count} {now}").as_bytes(),
-        )
-    }
-
-    pub(crate) fn clear_failed_starts(&self) -> Result<()> {
-        root_only::remove(&self.layout.failed_starts())
+    pub(crate) fn is_abandoned(&self) -> bool {
+        self.layout.abandoned().exists()
     }
 
     /// Whether this volume is recorded to be bound to any target.
@@ -251,7 +224,7 @@ impl Volume {
             .with_context(|| format!("read {}", path.display()))
     }
 
-    /// Keeps systemd from starting ossfs again.
+    /// Keeps systemd from serving the volume again.
     pub(crate) fn remove_start(&self) -> Result<()> {
         root_only::remove(&self.layout.start())
     }
@@ -275,10 +248,6 @@ impl Volume {
         }
     }
 
-    pub(crate) fn remove_daemon_record(&self) -> Result<()> {
-        root_only::remove(&self.layout.daemon())
-    }
-
     /// Removes the directory of targets, with the incomplete files of killed calls.
     fn remove_targets_directory(&self) -> Result<()> {
         let path = self.layout.targets();
@@ -300,9 +269,11 @@ impl Volume {
             layout.uid(),
             layout.daemon(),
             layout.probed(),
-            layout.unresponsive(),
-            layout.failed_starts(),
-        ] {
+            layout.abandoned(),
+        ]
+        .into_iter()
+        .chain(layout.of_builds_before())
+        {
             root_only::remove(&file)?;
             root_only::remove(&file.with_extension(INCOMPLETE))?;
         }
