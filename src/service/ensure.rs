@@ -101,7 +101,7 @@ fn wait_for_process(
     let status = match client::wait(volume.directory(), Instant::now() + deadline.remaining()) {
         Ok(status) => status,
         Err(_) if deadline.has_passed() => bail!(
-            "ossfs has not mounted the bucket within {}{}",
+            "ossfs has not begun to serve within {}{}",
             elapsed(since),
             reason_or_url(volume, start)
         ),
