@@ -106,6 +106,7 @@ impl Builder {
             self.confine(&spec)?;
         }
         self.report_built(watched)?;
+        ignore_ends().context("block signals")?;
         let (command, life) = command(&spec, &found, time_zone, descriptors)?;
         if watched {
             return watch::run(command, &self.control, life);
@@ -140,6 +141,17 @@ impl Builder {
         };
         send(&self.control, &report).context("report to the caller")
     }
+}
+
+/// Has ossfs, which inherits what is blocked, not hear the signals that ask processes to end: at the
+/// shutdown of a node all get SIGTERM at once, and containers still write in their grace period. It is
+/// ended through its FUSE descriptor. libfuse leaves the mask of its main thread as it is.
+fn ignore_ends() -> nix::Result<()> {
+    let mut ends = SigSet::empty();
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        ends.add(signal);
+    }
+    ends.thread_set_mask()
 }
 
 /// How ossfs is executed, and the descriptor that stays open for as long as it runs.

@@ -3,6 +3,7 @@
 use super::spec::Spec;
 use super::tree::{Found, Kind, TEMPORARY, Tree, UNUSED, bind};
 use super::{live_files, stub};
+use crate::mounts::table::MountTable;
 use anyhow::{Context as _, Result, bail};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -18,6 +19,12 @@ use std::path::{Path, PathBuf};
 const SYSTEM: [&str; 7] = [
     "/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32",
 ];
+/// File systems that answer without a server or a daemon.
+const LOCAL: [&str; 9] = [
+    "bcachefs", "btrfs", "erofs", "ext3", "ext4", "overlay", "squashfs", "tmpfs", "xfs",
+];
+/// The most file systems that are bound below one of `SYSTEM`.
+const MOST_MOUNTS: usize = 32;
 /// What libraries read: the dynamic linker, resolver, TLS, time zone, and ossfs's table of types.
 const SETTINGS: [&str; 17] = [
     "alternatives",
@@ -77,7 +84,7 @@ pub(super) fn enter(spec: &Spec, left_out: &mut Vec<String>) -> Result<Found> {
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     mount(UNUSED, Path::new("/"), UNUSED, private, UNUSED).context("make the mounts private")?;
     let tree = Tree::mount(&spec.root, SIZE)?;
-    add_system(&tree)?;
+    add_system(&tree, left_out)?;
     add_stub(&tree, &own)?;
     add_settings(&tree, spec)?;
     add_devices(&tree)?;
@@ -97,16 +104,39 @@ pub(super) fn enter(spec: &Spec, left_out: &mut Vec<String>) -> Result<Found> {
     })
 }
 
-fn add_system(tree: &Tree) -> Result<()> {
+fn add_system(tree: &Tree, left_out: &mut Vec<String>) -> Result<()> {
+    let table = MountTable::read()?;
     for path in SYSTEM.map(Path::new) {
         match std::fs::read_link(path) {
             // Relative: it is followed before this is the root directory, too.
             Ok(target) => tree.link(path, target.strip_prefix("/").unwrap_or(&target))?,
-            Err(_) if path.is_dir() => tree.bind(path, path, read_only())?,
+            Err(_) if path.is_dir() => {
+                tree.bind(path, path, read_only())?;
+                add_mounts_below(path, &table, tree, left_out);
+            }
             Err(_) => {}
         }
     }
     Ok(())
+}
+
+/// Binds what is mounted below `directory`, as `/usr/local` may be. A file system that may wait for a
+/// server or a daemon is left out, and so are those beyond a number that no node needs.
+fn add_mounts_below(directory: &Path, table: &MountTable, tree: &Tree, left_out: &mut Vec<String>) {
+    let mut points = table.below(directory);
+    // Those below others come after them.
+    points.reverse();
+    for (count, point) in points.into_iter().enumerate() {
+        let is_local = table
+            .top(point)
+            .is_some_and(|top| LOCAL.contains(&top.fs_type.as_str()));
+        if !is_local || count >= MOST_MOUNTS {
+            continue;
+        }
+        if let Err(e) = tree.bind(point, point, read_only()) {
+            left_out.push(format!("no {} ({e:#})", point.display()));
+        }
+    }
 }
 
 /// Has every `fusermount` be this program.

@@ -1,7 +1,7 @@
 //! A volume without a relay: the daemon has the FUSE descriptor itself, and this process only starts
 //! it and waits. The end of the daemon is the end of the mount.
 
-use crate::sandbox::{LiveFiles, Spec};
+use crate::sandbox::{Group, LiveFiles, Spec};
 use crate::serve::connection;
 use crate::serve::daemon::{self, Daemon};
 use crate::serve::event_loop::Outcome;
@@ -26,6 +26,8 @@ pub(crate) struct Bare {
     pub(crate) signals: Signals,
     pub(crate) live_files: LiveFiles,
     pub(crate) status: Status,
+    /// Removed with the last daemon.
+    pub(crate) _group: Option<Group>,
 }
 
 impl Bare {

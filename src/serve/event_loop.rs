@@ -1,7 +1,7 @@
 //! The event loop of a volume's process: one thread that waits for the kernel, the daemon, clients
 //! and signals, has the relay decide, and replaces a daemon that has ended.
 
-use crate::sandbox::{LiveFiles, Spec};
+use crate::sandbox::{Group, LiveFiles, Spec};
 use crate::serve::connection::{self, Read};
 use crate::serve::control::timespec;
 use crate::serve::daemon::{self, Daemon, Received};
@@ -43,6 +43,8 @@ pub(crate) struct EventLoop {
     pub(crate) lost: Option<LostRequests>,
     pub(crate) buffer: Vec<u8>,
     pub(crate) quitting: bool,
+    /// Removed with the last daemon.
+    pub(crate) _group: Option<Group>,
 }
 
 /// How the mount ended.

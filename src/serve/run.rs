@@ -1,7 +1,7 @@
 //! From `oss serve`'s arguments to a volume that is served: descriptors, plan, connection, tables.
 
 use crate::logging;
-use crate::sandbox::{LiveFiles, Mode, Reachable, Spec};
+use crate::sandbox::{Group, LiveFiles, Mode, Reachable, Spec};
 use crate::serve::bare::Bare;
 use crate::serve::connection::{self, Control};
 use crate::serve::ends::Ends;
@@ -144,7 +144,9 @@ fn begin(
 ) -> Result<Begun> {
     let plan = Plan::read(volume)?;
     let staging = volume.join(STAGING);
-    let spec = spec(&plan, volume)?;
+    let mut spec = spec(&plan, volume)?;
+    let group = memory_group(&plan, volume, keeper);
+    spec.groups.extend(group.iter().map(Group::procs));
     let live_files = LiveFiles::new(&spec.live_files)?;
     let settings = || Settings {
         // What the daemon owns looks like root's, as without a sandbox.
@@ -172,6 +174,7 @@ fn begin(
             signals,
             live_files,
             status,
+            _group: group,
         });
         return Ok(Begun::Bare(bare, fuse));
     }
@@ -221,6 +224,7 @@ fn begin(
         emptied: plan.emptied.clone(),
         spec,
         status,
+        _group: group,
     });
     if event_loop.status.restored {
         log::warn!(
@@ -299,6 +303,23 @@ fn spec(plan: &Plan, volume: &Path) -> Result<Spec> {
             false => Mode::Off,
         },
         helper: "/proc/self/exe".into(),
+    })
+}
+
+/// The control group that bounds ossfs's memory where no unit of systemd does; None where there cannot
+/// be one.
+fn memory_group(plan: &Plan, volume: &Path, keeper: &Keeper) -> Option<Group> {
+    if matches!(keeper, Keeper::Systemd(_)) {
+        return None;
+    }
+    let name = volume.file_name()?.to_str()?;
+    let group = Group::create(name, plan.memory_limit);
+    if let Ok(None) = &group {
+        log::warn!("ossfs's memory is not bounded: this node has no memory controller for it");
+    }
+    group.unwrap_or_else(|e| {
+        log::warn!("ossfs's memory is not bounded: {e:#}");
+        None
     })
 }
 
