@@ -41,6 +41,7 @@ pub mod relay;
 pub(crate) mod role;
 mod run;
 mod shared;
+mod shutdown;
 mod signals;
 mod starts;
 

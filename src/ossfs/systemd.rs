@@ -1,28 +1,16 @@
 //! The process of a volume as an instance of a template unit of systemd, `alicloud-oss@<volume id>.service`: outside
 //! kubelet's cgroup, restarted when it dies, limited by an administrator with an ordinary drop-in,
-//! its output in the journal. Only directives that systemd 219 (CentOS 7) knows are used.
+//! its output in the journal. Its unit files: `unit_files`.
 
-use crate::config::FILE_VARIABLE;
 use crate::sys::command::{PATH, run_with_deadline};
 use crate::sys::deadline::Deadline;
 use anyhow::{Context as _, Result, bail};
-use std::fs::OpenOptions;
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// The slice that contains every daemon.
 pub(crate) const SLICE: &str = "alicloud-oss.slice";
-/// The template's file name.
-const TEMPLATE: &str = "alicloud-oss@.service";
-/// The directories of an administrator's own template (systemd.unit(5)).
-const ADMINISTRATOR_DIRS: [&str; 2] = ["/etc/systemd/system", "/usr/local/lib/systemd/system"];
-/// The directories where the driver's package installs it, for the usual paths of driver and state.
-const PACKAGE_DIRS: [&str; 2] = ["/usr/lib/systemd/system", "/lib/systemd/system"];
-/// Where the driver installs it if none of these is right; it has priority over the package's.
-const RUNTIME_DIR: &str = "/run/systemd/system";
 /// How long systemctl and busctl may take.
 const TOOL_TIME: Duration = Duration::from_secs(10);
 
@@ -47,70 +35,6 @@ fn unit(id: &str) -> String {
     format!("alicloud-oss@{id}.service")
 }
 
-/// The template as the driver's package installs it, for the usual paths of driver and state.
-const PACKAGED_TEMPLATE: &str = include_str!("../../packaging/systemd/alicloud-oss@.service");
-/// Those paths.
-const PACKAGED_PROGRAM: &str =
-    "/usr/libexec/kubernetes/kubelet-plugins/volume/exec/alicloud~oss/oss";
-const PACKAGED_VOLUMES: &str = "/run/alicloud-oss/volumes";
-/// The line of it after which `Environment=` is inserted.
-const SLICE_LINE: &str = "Slice=alicloud-oss.slice\n";
-
-/// The template for volumes whose directories are in `volumes`, run by the driver at `program`.
-fn template(program: &str, volumes: &str, config: Option<&str>) -> String {
-    let quote = |text: &str| {
-        let text = text
-            .replace('\\', "\\\\")
-            .replace('"', "\\\"")
-            .replace('%', "%%");
-        format!("\"{text}\"")
-    };
-    let environment = config.map_or(String::new(), |file| {
-        format!(
-            "Environment={}\n",
-            quote(&format!("{FILE_VARIABLE}={file}"))
-        )
-    });
-    // The path of a command takes no quotes in systemd 219.
-    PACKAGED_TEMPLATE
-        .replace(PACKAGED_PROGRAM, &program.replace('%', "%%"))
-        .replace(PACKAGED_VOLUMES, &volumes.replace('%', "%%"))
-        .replace(SLICE_LINE, &format!("{SLICE_LINE}{environment}"))
-}
-
-/// Installs the template unless it is there: an administrator's is not touched; the driver's own is
-/// written under /run if it is missing, belongs to another driver, or was packaged for other paths.
-pub(crate) fn install_template(volumes: &Path) -> Result<()> {
-    let at = |directory: &&str| Path::new(directory).join(TEMPLATE);
-    if ADMINISTRATOR_DIRS.iter().any(|dir| at(dir).exists()) {
-        return Ok(());
-    }
-    let program = own_program()?;
-    let config = std::env::var(FILE_VARIABLE).ok();
-    let text = template(&program, &volumes.to_string_lossy(), config.as_deref());
-    // systemd uses the first that exists.
-    let mut found = [RUNTIME_DIR]
-        .iter()
-        .chain(&PACKAGE_DIRS)
-        .filter_map(|dir| std::fs::read_to_string(at(dir)).ok());
-    if found.next().is_some_and(|found| found == text) {
-        return Ok(());
-    }
-    let path = at(&RUNTIME_DIR);
-    // Calls that run at once write the same; a rename replaces the file at once.
-    let temporary = Path::new(RUNTIME_DIR).join(format!(".{TEMPLATE}.{}", std::process::id()));
-    OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o644)
-        .open(&temporary)
-        .and_then(|mut file| file.write_all(text.as_bytes()))
-        .and_then(|()| std::fs::rename(&temporary, &path))
-        .with_context(|| format!("write {}", path.display()))?;
-    log::info!("installed {}", path.display());
-    systemctl(&["daemon-reload"])
-}
-
 /// The path of this program, for a unit to run.
 pub(crate) fn own_program() -> Result<String> {
     let program = std::env::current_exe().context("find the driver's own path")?;
@@ -125,7 +49,7 @@ pub(crate) fn own_program() -> Result<String> {
 
 /// Starts the instance of the volume `id`, without waiting for it.
 pub(crate) fn start(id: &str) -> Result<()> {
-    systemctl(&["start", "--no-block", &unit(id)])
+    systemctl(&["start", "--no-block", &unit(id)]).map(drop)
 }
 
 /// Stops the instance of the volume `id`, whose process has ended, and which is not to be restarted.
@@ -139,7 +63,25 @@ pub(crate) fn stop(id: &str) -> Result<()> {
     Ok(())
 }
 
-fn systemctl(arguments: &[&str]) -> Result<()> {
+/// Has systemd read its unit files again.
+pub(crate) fn reload() -> Result<()> {
+    systemctl(&["daemon-reload"]).map(drop)
+}
+
+/// systemd's version; 0 if it cannot be told.
+pub(crate) fn version() -> Result<u32> {
+    Ok(parse_version(&systemctl(&["--version"])?))
+}
+
+/// The version in what `systemctl --version` prints: "systemd 252 (252.39-1)".
+fn parse_version(text: &str) -> u32 {
+    let number = text.split_whitespace().nth(1).unwrap_or_default();
+    let digits = number.bytes().take_while(u8::is_ascii_digit).count();
+    number[..digits].parse().unwrap_or(0)
+}
+
+/// What systemctl prints.
+fn systemctl(arguments: &[&str]) -> Result<String> {
     let program = tool("systemctl").context("systemctl is missing")?;
     let output = run_with_deadline(
         command(&program).args(arguments).arg("--no-ask-password"),
@@ -147,7 +89,7 @@ fn systemctl(arguments: &[&str]) -> Result<()> {
     )?;
     let arguments = arguments.join(" ");
     match output {
-        Some(output) if output.status.success() => Ok(()),
+        Some(output) if output.status.success() => Ok(output.text),
         Some(output) => bail!("systemctl {arguments}: {}", output.text.trim()),
         None => bail!("timed out: systemctl {arguments}"),
     }
@@ -199,36 +141,18 @@ fn command(program: &Path) -> Command {
 
 #[cfg(test)]
 mod tests {
-    use super::{PACKAGED_PROGRAM, PACKAGED_TEMPLATE, PACKAGED_VOLUMES, SLICE_LINE, template};
+    use super::parse_version;
 
     #[test]
-    fn the_template_runs_the_driver_by_its_path() {
-        let text = template(
-            "/a/alicloud~oss/oss",
-            "/run/alicloud-oss/volumes",
-            Some("/e/50%.json"),
-        );
-        for line in [
-            "ExecStart=/a/alicloud~oss/oss serve /run/alicloud-oss/volumes/%i",
-            "Environment=\"OSS_FLEXVOLUME_CONFIG=/e/50%%.json\"",
-            "Slice=alicloud-oss.slice",
-            "Restart=on-failure",
+    fn the_version_is_the_second_word() {
+        for (text, version) in [
+            ("systemd 219\n+PAM +AUDIT\n", 219),
+            ("systemd 252 (252.39-1~deb12u1)\n", 252),
+            ("systemd v257.2 (x)\n", 0),
+            ("systemd 257~rc1\n", 257),
+            ("", 0),
         ] {
-            assert!(text.lines().any(|found| found == line), "{line}\n{text}");
-        }
-        assert!(!template("/o", "/v", None).contains("Environment"));
-    }
-
-    #[test]
-    fn the_packaged_template_is_the_one_for_the_usual_paths() {
-        let text = template(PACKAGED_PROGRAM, PACKAGED_VOLUMES, None);
-        assert_eq!(text, PACKAGED_TEMPLATE);
-        for (part, count) in [
-            (PACKAGED_PROGRAM, 1),
-            (PACKAGED_VOLUMES, 1),
-            (SLICE_LINE, 1),
-        ] {
-            assert_eq!(text.matches(part).count(), count, "{part}");
+            assert_eq!(parse_version(text), version, "{text}");
         }
     }
 }

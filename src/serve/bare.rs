@@ -2,11 +2,12 @@
 //! it and waits. The end of the daemon is the end of the mount.
 
 use crate::sandbox::{Group, LiveFiles, Spec};
-use crate::serve::connection;
+use crate::serve::connection::{self, Control};
 use crate::serve::daemon::{self, Daemon};
 use crate::serve::event_loop::Outcome;
 use crate::serve::protocol::{State, Status};
 use crate::serve::shared::Shared;
+use crate::serve::shutdown;
 use crate::serve::signals::Signals;
 use anyhow::{Context as _, Result};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
@@ -137,7 +138,7 @@ impl Bare {
         let asked = self.signals.came() || wishes.quit;
         let again = asked && self.status.state == State::Ending;
         if asked {
-            if let Err(e) = connection::unmount_all(&self.staging) {
+            if let Err(e) = self.unmount() {
                 log::warn!("{e:#}");
             }
             self.status.state = State::Ending;
@@ -146,6 +147,20 @@ impl Bare {
             self.publish(self.status.state.clone());
         }
         again
+    }
+
+    /// Takes the mount away. Containers that still have it keep it at the shutdown of a node, until they
+    /// end; otherwise theirs is dead from here on, or the daemon would serve them for ever.
+    fn unmount(&self) -> Result<()> {
+        if shutdown::is_under_way() {
+            return shutdown::leave(&self.staging);
+        }
+        let control = Control::find(&self.staging);
+        connection::unmount_all(&self.staging)?;
+        match control.filter(Control::exists) {
+            Some(control) => control.abort(),
+            None => Ok(()),
+        }
     }
 
     fn publish(&mut self, state: State) {

@@ -155,6 +155,11 @@ impl Control {
         text.trim().parse().ok()
     }
 
+    /// Whether the connection is still there: something has its file system mounted, or open.
+    pub(crate) fn exists(&self) -> bool {
+        self.directory.exists()
+    }
+
     /// Ends the connection: every request, present and future, fails.
     pub(crate) fn abort(&self) -> Result<()> {
         std::fs::write(self.directory.join("abort"), "1").context("abort the FUSE connection")

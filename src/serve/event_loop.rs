@@ -10,6 +10,7 @@ use crate::serve::lost::{LostRequests, Verdict};
 use crate::serve::protocol::{State, Status};
 use crate::serve::relay::{self, Relay};
 use crate::serve::shared::Shared;
+use crate::serve::shutdown;
 use crate::serve::signals::Signals;
 use crate::serve::starts::Starts;
 use anyhow::{Context as _, Result};
@@ -98,7 +99,10 @@ impl EventLoop {
         let now = Instant::now();
         if ready.signals && self.signals.came() {
             log::info!("asked to end by a signal");
-            self.quit();
+            match shutdown::is_under_way() {
+                true => shutdown::leave(&self.staging)?,
+                false => self.quit(),
+            }
         }
         if ready.wishes {
             self.grant();

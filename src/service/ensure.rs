@@ -3,7 +3,7 @@
 use crate::descriptor::Descriptor;
 use crate::mounts::directory;
 use crate::ossfs::probe::{self, Health};
-use crate::ossfs::{diagnosis, launch, systemd};
+use crate::ossfs::{diagnosis, launch, systemd, unit_files};
 use crate::serve::protocol::State;
 use crate::serve::{self, client};
 use crate::service::release::clear;
@@ -82,7 +82,9 @@ fn launch(volume: &Volume, lock: &Lock, start: &Start, deadline: Deadline) -> Re
     root_only::make_directory(&volume.staging())?;
     serve::remove_failure(volume.directory())?;
     if start.supervisor == Supervisor::Unit {
-        systemd::install_template(volume.directory().parent().unwrap_or(volume.directory()))?;
+        let volumes = volume.directory().parent().unwrap_or(volume.directory());
+        let plan = volume.plan()?.context("serve.json is missing")?;
+        unit_files::install(volumes, plan.memory_limit)?;
         return systemd::start(volume.id());
     }
     launch::spawn(volume, start, lock)?;
