@@ -1,6 +1,7 @@
 //! The FUSE daemon ossfs: its arguments, its start, its output, and whether it answers.
 
 pub(crate) mod arguments;
+pub(crate) mod dbus;
 pub(crate) mod diagnosis;
 pub(crate) mod launch;
 pub(crate) mod probe;

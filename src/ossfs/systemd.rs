@@ -2,6 +2,7 @@
 //! kubelet's cgroup, restarted when it dies, limited by an administrator with an ordinary drop-in,
 //! its output in the journal. Its unit files: `unit_files`.
 
+use crate::ossfs::dbus::{self, Body, Connection, Refused};
 use crate::sys::command::{PATH, run_with_deadline};
 use crate::sys::deadline::Deadline;
 use anyhow::{Context as _, Result, bail};
@@ -49,33 +50,81 @@ pub(crate) fn own_program() -> Result<String> {
 
 /// Starts the instance of the volume `id`, without waiting for it.
 pub(crate) fn start(id: &str) -> Result<()> {
-    systemctl(&["start", "--no-block", &unit(id)]).map(drop)
+    let unit = unit(id);
+    or_tool(
+        |systemd| {
+            systemd
+                .call("StartUnit", Body::default().string(&unit).string("replace"))
+                .map(drop)
+        },
+        || systemctl(&["start", "--no-block", &unit]).map(drop),
+    )
 }
 
-/// Stops the instance of the volume `id`, whose process has ended, and which is not to be restarted.
+/// Stops the instance of the volume `id`, and waits until it has. There being none is an error.
 pub(crate) fn stop(id: &str) -> Result<()> {
-    systemctl(&["stop", &unit(id)])?;
+    let unit = unit(id);
+    or_tool(
+        |systemd| {
+            let job = systemd.call("StopUnit", Body::default().string(&unit).string("replace"))?;
+            systemd.wait_for_job(&dbus::string_of(&job)?).map(drop)
+        },
+        || systemctl(&["stop", &unit]).map(drop),
+    )?;
     // Else an instance that was stopped during its start stays in systemd's list as failed. For one
     // that has not failed this is an error.
-    if let Err(e) = systemctl(&["reset-failed", &unit(id)]) {
+    let reset = or_tool(
+        |systemd| {
+            systemd
+                .call("ResetFailedUnit", Body::default().string(&unit))
+                .map(drop)
+        },
+        || systemctl(&["reset-failed", &unit]).map(drop),
+    );
+    if let Err(e) = reset {
         log::debug!("{e:#}");
     }
     Ok(())
 }
 
+/// Does `direct` over systemd's private socket, or `tool` where that is not there or fails. What systemd
+/// itself refuses is refused.
+fn or_tool<T>(
+    direct: impl FnOnce(&mut Connection) -> Result<T>,
+    tool: impl FnOnce() -> Result<T>,
+) -> Result<T> {
+    let connected = Connection::open(Path::new(dbus::SOCKET), Deadline::after(TOOL_TIME));
+    match connected.and_then(|mut systemd| direct(&mut systemd)) {
+        Err(e) if !e.is::<Refused>() => {
+            log::debug!("{e:#}; trying systemd's own programs");
+            tool()
+        }
+        other => other,
+    }
+}
+
 /// Has systemd read its unit files again.
 pub(crate) fn reload() -> Result<()> {
-    systemctl(&["daemon-reload"]).map(drop)
+    or_tool(
+        |systemd| systemd.call("Reload", &Body::default()).map(drop),
+        || systemctl(&["daemon-reload"]).map(drop),
+    )
 }
 
 /// systemd's version; 0 if it cannot be told.
 pub(crate) fn version() -> Result<u32> {
-    Ok(parse_version(&systemctl(&["--version"])?))
+    let text = or_tool(
+        |systemd| systemd.string_property("Version"),
+        || systemctl(&["--version"]),
+    )?;
+    Ok(parse_version(&text))
 }
 
-/// The version in what `systemctl --version` prints: "systemd 252 (252.39-1)".
+/// The version in what systemd calls it, "252.39-1" or "systemd 219", or in what `systemctl --version`
+/// prints: "systemd 252 (252.39-1)".
 fn parse_version(text: &str) -> u32 {
-    let number = text.split_whitespace().nth(1).unwrap_or_default();
+    let text = text.strip_prefix("systemd").unwrap_or(text).trim_start();
+    let number = text.split_whitespace().next().unwrap_or_default();
     let digits = number.bytes().take_while(u8::is_ascii_digit).count();
     number[..digits].parse().unwrap_or(0)
 }
@@ -95,8 +144,31 @@ fn systemctl(arguments: &[&str]) -> Result<String> {
     }
 }
 
-/// Moves the process `pid` into a scope of its own in the daemons' slice.
+/// Moves the process `pid` into a scope of its own in the slice of volumes.
 pub(crate) fn adopt(pid: i32) -> Result<()> {
+    let scope = format!("alicloud-oss-adopted-{pid}.scope");
+    or_tool(
+        |systemd| {
+            let mut body = Body::default();
+            body.transient_unit(&scope, &[pid.cast_unsigned()], SLICE);
+            systemd.call("StartTransientUnit", &body).map(drop)
+        },
+        || start_scope(&scope, pid),
+    )
+    .with_context(|| format!("move process {pid}"))?;
+    // systemd replies before the move, for which there is no event.
+    let deadline = Deadline::after(TOOL_TIME);
+    while !is_in_slice(pid) {
+        if deadline.has_passed() {
+            bail!("move process {pid}: it is not in {SLICE} yet");
+        }
+        std::thread::sleep(MOVE_RETRY);
+    }
+    Ok(())
+}
+
+/// The same as StartTransientUnit in `adopt`, by systemd's own program.
+fn start_scope(scope: &str, pid: i32) -> Result<()> {
     let program = tool("busctl").context("busctl is missing")?;
     let manager = "org.freedesktop.systemd1";
     let answer = run_with_deadline(
@@ -107,25 +179,16 @@ pub(crate) fn adopt(pid: i32) -> Result<()> {
                 "StartTransientUnit",
                 "ssa(sv)a(sa(sv))",
             ])
-            .args([&format!("alicloud-oss-adopted-{pid}.scope"), "fail", "2"])
+            .args([scope, "fail", "2"])
             .args(["PIDs", "au", "1", &pid.to_string()])
             .args(["Slice", "s", SLICE, "0"]),
         Deadline::after(TOOL_TIME),
     )?;
     match answer {
-        Some(output) if output.status.success() => {}
-        Some(output) => bail!("move process {pid}: {}", output.text.trim()),
-        None => bail!("move process {pid}: timed out waiting for systemd"),
+        Some(output) if output.status.success() => Ok(()),
+        Some(output) => bail!("{}", output.text.trim()),
+        None => bail!("timed out waiting for systemd"),
     }
-    // systemd replies before the move, for which there is no event.
-    let deadline = Deadline::after(TOOL_TIME);
-    while !is_in_slice(pid) {
-        if deadline.has_passed() {
-            bail!("move process {pid}: it is not in {SLICE} yet");
-        }
-        std::thread::sleep(MOVE_RETRY);
-    }
-    Ok(())
 }
 
 /// Whether the process `pid` is in the daemons' slice.
@@ -149,6 +212,8 @@ mod tests {
             ("systemd 219\n+PAM +AUDIT\n", 219),
             ("systemd 252 (252.39-1~deb12u1)\n", 252),
             ("systemd v257.2 (x)\n", 0),
+            ("252.39-1~deb12u1", 252),
+            ("systemd 219", 219),
             ("systemd 257~rc1\n", 257),
             ("", 0),
         ] {
