@@ -1,7 +1,7 @@
 //! The event loop of a volume's process: one thread that waits for the kernel, the daemon, clients
 //! and signals, has the relay decide, and replaces a daemon that has ended.
 
-use crate::sandbox::{Group, LiveFiles, Spec};
+use crate::sandbox::{End, Group, LiveFiles, Spec};
 use crate::serve::connection::{self, Read};
 use crate::serve::control::timespec;
 use crate::serve::daemon::{self, Daemon, Received};
@@ -12,7 +12,7 @@ use crate::serve::relay::{self, Relay};
 use crate::serve::shared::Shared;
 use crate::serve::shutdown;
 use crate::serve::signals::Signals;
-use crate::serve::starts::Starts;
+use crate::serve::starts::{self, Starts};
 use anyhow::{Context as _, Result};
 use rustix::event::{PollFd, PollFlags, poll};
 use std::os::fd::AsFd as _;
@@ -254,7 +254,8 @@ impl EventLoop {
                     signal: None,
                     output: format!("{e:#}"),
                 };
-                self.next_start = Some(now + self.starts.ended(Duration::ZERO));
+                self.next_start =
+                    Some(now + self.starts.ended(Duration::ZERO, starts::AFTER_FAILURE));
                 self.publish();
             }
         }
@@ -347,7 +348,12 @@ impl EventLoop {
         };
         daemon.take_output(now);
         let served = daemon.time_in_service(now);
-        let pause = self.starts.ended(served);
+        let longest = match end {
+            _ if daemon.has_served() => starts::AFTER_SERVICE,
+            End::Killed(_) => starts::AFTER_KILL,
+            End::Exited(_) => starts::AFTER_FAILURE,
+        };
+        let pause = self.starts.ended(served, longest);
         log::warn!(
             "process {} {end} after serving for {} s; the next starts in {} ms",
             daemon.pid(),

@@ -6,7 +6,7 @@ use crate::serve::descriptors::{self, pair, send};
 use crate::serve::keeper::{END, FORGET, KEEP};
 use crate::serve::role::{CHILD, GIVE_UP};
 use crate::serve::signals::Signals;
-use crate::serve::starts::Starts;
+use crate::serve::starts::{self, Starts};
 use anyhow::{Context as _, Result};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 pub(crate) fn run(volume: &Path) -> Result<()> {
     let signals = Signals::take()?;
     let mut kept: BTreeMap<String, OwnedFd> = BTreeMap::new();
-    let mut starts = Starts::default();
+    let mut counted = Starts::default();
     loop {
         let begun = Instant::now();
         let status = run_once(volume, &signals, &mut kept)?;
@@ -39,7 +39,7 @@ pub(crate) fn run(volume: &Path) -> Result<()> {
                 volume.display()
             );
         }
-        let pause = starts.ended(begun.elapsed());
+        let pause = counted.ended(begun.elapsed(), starts::AFTER_FAILURE);
         log::warn!(
             "the process of {} ended ({status}); the next starts in {} ms",
             volume.display(),
