@@ -90,7 +90,7 @@ conformance: packages build ## kubelet's own FlexVolume code as the caller (root
 		OSS_S3_STORE=$(CURDIR)/target/debug/s3-store tests/kubelet/run $(KUBERNETES)
 
 FUZZ_SECONDS ?= 30
-FUZZ_TARGETS = options_json other_opts mountinfo config
+FUZZ_TARGETS = options_json other_opts mountinfo config relay
 COVERAGE = sanitizer-coverage
 FUZZ_FLAGS = --cfg fuzzing -Cdebug-assertions -Coverflow-checks -Ccodegen-units=1 -Cpasses=sancov-module \
 	-Cllvm-args=-$(COVERAGE)-level=4 -Cllvm-args=-$(COVERAGE)-inline-8bit-counters \

@@ -8,6 +8,8 @@
 //! for writing gets EIO until he closes it; nothing is lost in silence.
 
 mod agreement;
+#[cfg(any(test, feature = "invariants"))]
+mod any_traffic;
 mod daemon;
 mod death;
 mod handles;
@@ -25,6 +27,8 @@ mod tests;
 mod watch;
 mod wire;
 
+#[cfg(any(test, feature = "invariants"))]
+pub use any_traffic::check_traffic;
 pub use journal::{JOURNAL_HEADER, JournalError, Record};
 pub use wire::BUFFER;
 

@@ -30,3 +30,8 @@ pub fn config(data: &[u8]) {
         invariants::check_config(text);
     }
 }
+
+/// The traffic of the relay: a kernel's requests, a hostile daemon's answers, and deaths.
+pub fn relay(data: &[u8]) {
+    invariants::check_traffic(data);
+}
