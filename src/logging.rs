@@ -10,10 +10,12 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 /// The size from which a log is rotated, in bytes.
 const MAX_BYTES: u64 = 10 * 1024 * 1024;
+/// How long a process writes to the file that it has open before it looks whether that is still the log.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// How many rotated logs are kept (`.1` is the youngest).
 const KEPT: u32 = 4;
 
@@ -30,7 +32,7 @@ pub(crate) fn start(path: &Path, level: LogLevel) {
     let opened = open(path);
     let readable = opened.as_ref().ok().and_then(readable_by_others);
     let target: Box<dyn Write + Send> = match opened {
-        Ok(file) => Box::new(file),
+        Ok(file) => Box::new(Log::new(path, file)),
         Err(_) => Box::new(io::sink()),
     };
     let started = Builder::new()
@@ -54,6 +56,50 @@ pub(crate) fn start(path: &Path, level: LogLevel) {
 /// Panics go to the log and nowhere else: stderr is kubelet's.
 pub fn catch_panics() {
     std::panic::set_hook(Box::new(|panic| log::error!("{panic}")));
+}
+
+/// The log of a process that may live for long: another may have rotated it, and its own lines may have
+/// made it large.
+struct Log {
+    path: PathBuf,
+    file: File,
+    looked: Instant,
+}
+
+impl Log {
+    fn new(path: &Path, file: File) -> Self {
+        Self {
+            path: path.to_owned(),
+            file,
+            looked: Instant::now(),
+        }
+    }
+
+    /// Opens the log again if it is another file now, or is to be rotated.
+    fn look(&mut self) -> io::Result<()> {
+        let (own, found) = (self.file.metadata()?, std::fs::symlink_metadata(&self.path));
+        let is_current =
+            found.is_ok_and(|found| (found.dev(), found.ino()) == (own.dev(), own.ino()));
+        if !is_current || own.len() >= MAX_BYTES {
+            self.file = open(&self.path)?;
+        }
+        Ok(())
+    }
+}
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.looked.elapsed() >= LOOK_AGAIN {
+            self.looked = Instant::now();
+            // Without another file the lines go where they went.
+            let _ = self.look();
+        }
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
 }
 
 /// The log at `path`, open for appending, after rotating a large one.
@@ -118,7 +164,7 @@ fn readable_by_others(file: &File) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
-    use super::{KEPT, MAX_BYTES, open, rotated};
+    use super::{KEPT, LOOK_AGAIN, Log, MAX_BYTES, open, rotated};
     use std::io::Write as _;
     use std::os::unix::fs::PermissionsExt as _;
 
@@ -137,6 +183,25 @@ mod tests {
         assert!(rotated(&path, 1).metadata().unwrap().len() >= MAX_BYTES);
         assert!(!rotated(&path, 2).exists());
         assert!(path.metadata().map_or(0, |meta| meta.len()) < MAX_BYTES);
+    }
+
+    #[test]
+    fn a_process_that_lives_for_long_follows_the_log() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let mut log = Log::new(&path, open(&path).unwrap());
+        let write = |log: &mut Log, line: &str| {
+            log.looked = log.looked.checked_sub(LOOK_AGAIN).unwrap();
+            writeln!(log, "{line}").unwrap();
+        };
+        write(&mut log, "one");
+        // Rotated by another process, and then by this one.
+        std::fs::rename(&path, rotated(&path, 1)).unwrap();
+        write(&mut log, "two");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "two\n");
+        open(&path).unwrap().set_len(MAX_BYTES).unwrap();
+        write(&mut log, "three");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "three\n");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The call `mount TARGET JSON`: a bucket is mounted at TARGET, or nothing is changed.
 
-use crate::config::{Config, NodeCredentials};
+use crate::config::{Config, NodeCredentials, Sandbox};
 use crate::credentials::{Credentials, KeyPair};
 use crate::kubelet::target::Target;
 use crate::mounts::bind::bind;
@@ -34,6 +34,9 @@ pub(super) fn mount(
     *subject = format!("bucket={:?}", request.location.source());
     for notice in &request.notices {
         log::info!("{notice}");
+    }
+    if config.sandbox == Sandbox::Off {
+        log::warn!("\"sandbox\" is \"off\" in the node configuration: ossfs runs as root");
     }
     let credentials = resolve(&request.credentials, config)?;
     if let Credentials::Keys(pair) = &credentials {
