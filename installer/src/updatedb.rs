@@ -2,8 +2,8 @@
 //! bucket costs a request for each object. What is added is marked by a line of its own, and can be
 //! taken out again byte by byte, whatever the administrator changes beside it.
 
-/// The file systems of ossfs and s3fs.
-const TYPES: [&str; 2] = ["fuse.ossfs", "fuse.s3fs"];
+use alicloud_oss::mounts::table::ossfs_types;
+
 /// The first words of the mark; behind them is what was added.
 const MARK: &str = "# alicloud-oss added to PRUNEFS:";
 
@@ -16,7 +16,7 @@ pub(crate) fn prune(text: &str) -> Option<String> {
     let Some((line, (start, end))) = line.and_then(|line| Some((line, value(line)?))) else {
         // Without the variable nothing is left out by type.
         let (added, gap) = (
-            TYPES.join(" "),
+            ossfs_types().join(" "),
             if text.ends_with('\n') || text.is_empty() {
                 ""
             } else {
@@ -28,8 +28,9 @@ pub(crate) fn prune(text: &str) -> Option<String> {
         ));
     };
     let present: Vec<&str> = line[start..end].split_whitespace().collect();
-    let missing: Vec<&str> = TYPES
-        .into_iter()
+    let missing: Vec<&str> = ossfs_types()
+        .iter()
+        .copied()
         .filter(|name| !present.contains(name))
         .collect();
     if missing.is_empty() {

@@ -2,7 +2,7 @@
 //! (proc_pid_mountinfo(5)) to answers. Reading it costs time for each mount of the node, so calls
 //! read it only where a single directory is not enough.
 
-use crate::descriptor::Descriptor;
+use crate::descriptor::{Descriptor, FS_TYPES};
 use anyhow::{Context as _, Result};
 use std::path::{Path, PathBuf};
 
@@ -31,6 +31,11 @@ impl Mount {
     pub fn is_ossfs(&self) -> bool {
         Descriptor::of_fs_type(&self.fs_type).is_some()
     }
+}
+
+/// The file system types for which `Mount::is_ossfs` holds.
+pub fn ossfs_types() -> &'static [&'static str] {
+    &FS_TYPES
 }
 
 /// The mounts in the order in which the kernel lists them.
@@ -164,7 +169,7 @@ fn unescape(field: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::MountTable;
+    use super::{MountTable, ossfs_types};
     use std::path::Path;
 
     const TABLE: &str = "\
@@ -204,6 +209,21 @@ not a mount
         let layers = table.layers(Path::new("/pods/a/volumes/alicloud~oss/oss1"));
         assert_eq!(layers.iter().map(|m| m.id).collect::<Vec<_>>(), [90, 93]);
         assert_eq!(layers[0].options, "rw,nosuid,nodev");
+    }
+
+    #[test]
+    fn the_file_systems_of_ossfs_are_those_of_its_types() {
+        for (fs_type, expected) in ossfs_types().iter().map(|fs_type| (*fs_type, true)).chain([
+            ("fuse", false),
+            ("fuse.sshfs", false),
+            ("ext4", false),
+        ]) {
+            let line = format!("9 1 0:50 / /m rw - {fs_type} x rw");
+            let table = MountTable::parse(&line);
+            let found = table.top(Path::new("/m")).unwrap().is_ossfs();
+            assert_eq!(found, expected, "{fs_type}");
+        }
+        assert!(ossfs_types().contains(&"fuse.ossfs"));
     }
 
     #[test]
