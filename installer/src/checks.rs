@@ -7,17 +7,16 @@ use crate::find::Found;
 use crate::finding::Finding;
 use crate::host::{Host, program};
 use crate::mounts::{self, MountTables};
+use crate::node_config;
+use alicloud_oss::config::{Config, DEFAULT_FILE};
 use anyhow::Result;
 use nix::sys::stat::fstat;
 use nix::sys::statvfs::{FsFlags, fstatvfs};
-use serde_json::Value;
 use std::ffi::OsStr;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::Path;
 use std::time::Duration;
 
-/// The node configuration of the driver.
-pub(crate) const CONFIG: &str = "/etc/alicloud-oss/config.json";
 /// The device of FUSE, and its number (`Documentation/admin-guide/devices.txt` of Linux).
 const FUSE: &str = "/dev/fuse";
 const FUSE_NUMBER: (u64, u64) = (10, 229);
@@ -53,14 +52,6 @@ pub(crate) fn directory(plugins: &Directory) -> Result<Vec<Finding>> {
         ));
     }
     Ok(findings)
-}
-
-/// Whether the driver to install is one for this machine.
-pub(crate) fn image(settings: &Settings) -> Vec<Finding> {
-    match driver::check_machine(&settings.driver) {
-        Ok(()) => Vec::new(),
-        Err(e) => vec![Finding::blocks_installing(format!("the driver: {e:#}"))],
-    }
 }
 
 /// What is to be known before another driver at `path` is replaced: kubelet holds volumes of one
@@ -102,34 +93,37 @@ pub(crate) fn host(settings: &Settings, found: &Found) -> Vec<Finding> {
             "the host is not reached, so ossfs and /dev/fuse were not looked for: see --host-root",
         )];
     }
-    let state = state_directory(settings, &found.host).map(Finding::blocks_mounting);
-    [state, ossfs(&found.host), fuse(&found.host)]
-        .into_iter()
-        .flatten()
-        .collect()
+    let host = &found.host;
+    let (config, broken) = match node_config::read(host) {
+        Ok(config) => (config, None),
+        Err(e) => (None, Some(format!("{e:#}"))),
+    };
+    let problem = broken.or_else(|| other_state_directory(settings, host, config.as_ref()?));
+    let name = config.unwrap_or_default().ossfs;
+    [
+        problem.map(Finding::blocks_mounting),
+        Some(ossfs(host, &name)),
+        fuse(host),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
-/// The FUSE daemon that the node configuration names, else ossfs.
-pub(crate) fn ossfs_program(host: &Host) -> String {
-    configured(host, "ossfs").unwrap_or_else(|| "ossfs".to_owned())
+/// What is wrong if the driver's state directory is another one than the installer looks into. An
+/// error if the node configuration, which names it, is not one.
+pub(crate) fn state_directory(settings: &Settings, host: &Host) -> Result<Option<String>> {
+    let config = node_config::read(host)?;
+    Ok(config.and_then(|config| other_state_directory(settings, host, &config)))
 }
 
-/// The text that the node configuration has for `key`.
-fn configured(host: &Host, key: &str) -> Option<String> {
-    let text = host.read(Path::new(CONFIG)).ok()?;
-    let config: Value = serde_json::from_str(&text).ok()?;
-    Some(config.get(key)?.as_str()?.to_owned())
-}
-
-/// What is wrong if the driver's state directory is another one than the installer looks into.
-pub(crate) fn state_directory(settings: &Settings, host: &Host) -> Option<String> {
-    let configured = configured(host, "stateDir")?;
+fn other_state_directory(settings: &Settings, host: &Host, config: &Config) -> Option<String> {
+    let (configured, given) = (&config.state_dir, &settings.state_dir);
     let place = |path: &Path| host.locate(path).ok();
-    let is_same = place(Path::new(&configured)) == place(&settings.state_dir);
-    (!is_same).then(|| {
+    (place(configured) != place(given)).then(|| {
         format!(
-            "stateDir in {CONFIG} is {configured:?}, and --state-dir is {:?}: they must be the same",
-            settings.state_dir
+            "stateDir in {DEFAULT_FILE} is {configured:?}, and --state-dir is {given:?}: they must \
+             be the same"
         )
     })
 }
@@ -147,19 +141,19 @@ pub(crate) fn ossfs_version(host: &Host, name: &str) -> Result<Option<Vec<u32>>>
     }
 }
 
-fn ossfs(host: &Host) -> Option<Finding> {
-    let name = ossfs_program(host);
-    Some(match ossfs_version(host, &name) {
+/// Whether `name`, the FUSE daemon that the node configuration names, runs on the host.
+fn ossfs(host: &Host, name: &str) -> Finding {
+    match ossfs_version(host, name) {
         Ok(Some(version)) => Finding::note(format!("{name} {} is installed", dotted(&version))),
         Ok(None) => Finding::blocks_mounting(format!(
             "{name:?} is not installed on the host: install the package ossfs, or set \
-             --ossfs-packages, or name another program in {CONFIG}"
+             --ossfs-packages, or name another program in {DEFAULT_FILE}"
         )),
         Err(e) => Finding::blocks_mounting(format!(
             "{name:?} cannot be asked for its version on the host ({e:#}): it is expected to run \
              there, see `{name} --version`"
         )),
-    })
+    }
 }
 
 fn fuse(host: &Host) -> Option<Finding> {

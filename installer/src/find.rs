@@ -6,6 +6,7 @@ use crate::args::Settings;
 use crate::finding::Finding;
 use crate::host::Host;
 use crate::kubelet::process::{self, Kubelet, PluginDirectory};
+use alicloud_oss::kubelet::DRIVER_DIRECTORY;
 use anyhow::{Context as _, Result, bail};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -105,7 +106,7 @@ pub(crate) fn installed(settings: &Settings) -> Result<Installed> {
         && process::running(&settings.proc)?.is_empty()
     {
         let host = host(root)?;
-        let has_driver = |path: &Path| host.metadata(&path.join(crate::inspect::DIRECTORY)).is_ok();
+        let has_driver = |path: &Path| host.metadata(&path.join(DRIVER_DIRECTORY)).is_ok();
         let known = WELL_KNOWN.iter().map(|(path, _)| PathBuf::from(path));
         return Ok(Installed {
             directories: known.filter(|path| has_driver(path)).collect(),

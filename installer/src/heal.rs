@@ -4,7 +4,7 @@
 use crate::args::Settings;
 use crate::find::Found;
 use crate::host::{Host, program};
-use crate::inspect;
+use alicloud_oss::kubelet::{DRIVER_DIRECTORY, DRIVER_FILE};
 use anyhow::Result;
 use serde_json::Value;
 use std::ffi::OsStr;
@@ -76,7 +76,7 @@ enum Answer {
 
 /// Runs the driver in the plugin directory `plugins` of `host` with `words`.
 fn call(host: &Host, plugins: &Path, words: &[&str]) -> Result<Answer> {
-    let driver = plugins.join(inspect::DIRECTORY).join(inspect::FILE);
+    let driver = plugins.join(DRIVER_DIRECTORY).join(DRIVER_FILE);
     let driver = driver.to_string_lossy();
     let words: Vec<&OsStr> = words.iter().map(OsStr::new).collect();
     let output = program::run_outside(host, &driver, &words, LIMIT)?;

@@ -1,6 +1,7 @@
 //! Paths of the host from where the installer runs. Under another root a link with an absolute path
 //! would lead into the installer's own root, so links are followed here, step by step.
 
+mod exec;
 pub(crate) mod program;
 pub(crate) mod stage;
 

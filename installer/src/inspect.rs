@@ -1,6 +1,7 @@
 //! What there is in the place of the driver, and whether it is as it must be.
 
 use crate::directory::{Directory, Kind, kind};
+use alicloud_oss::kubelet::{DRIVER_DIRECTORY, DRIVER_FILE};
 use anyhow::{Context as _, Result};
 use nix::sys::stat::{FileStat, Mode, fstat};
 use std::fmt;
@@ -8,10 +9,6 @@ use std::fs::File;
 use std::io::{Read, Result as IoResult};
 use std::path::Path;
 
-/// The driver's directory in the plugin directory: vendor and driver, as kubelet takes them apart.
-pub(crate) const DIRECTORY: &str = "alicloud~oss";
-/// The driver in its directory.
-pub(crate) const FILE: &str = "oss";
 /// The mode of the driver and its directory: all may read and run it, root alone may change it.
 pub(crate) const MODE: Mode = Mode::from_bits_truncate(0o755);
 
@@ -45,18 +42,18 @@ impl fmt::Display for State {
 
 /// What there is in the place of the driver `image`.
 pub(crate) fn inspect(plugins: &Directory, image: &Path) -> Result<State> {
-    match plugins.kind(DIRECTORY)? {
+    match plugins.kind(DRIVER_DIRECTORY)? {
         None => return Ok(State::NoDirectory),
         Some(Kind::Directory) => {}
         Some(_) => return Ok(State::ForeignDirectory),
     }
-    let Some(directory) = plugins.directory(DIRECTORY)? else {
+    let Some(directory) = plugins.directory(DRIVER_DIRECTORY)? else {
         return Ok(State::NoDirectory);
     };
     if let Some(what) = judge_directory(&directory)? {
         return Ok(State::Wrong(what));
     }
-    let Some(stat) = directory.stat(FILE)? else {
+    let Some(stat) = directory.stat(DRIVER_FILE)? else {
         return Ok(State::NoFile);
     };
     Ok(match kind(&stat) {
@@ -65,7 +62,7 @@ pub(crate) fn inspect(plugins: &Directory, image: &Path) -> Result<State> {
         Kind::File => match judge(&stat) {
             Some(what) => State::Wrong(what),
             None => {
-                let installed = directory.read(FILE)?;
+                let installed = directory.read(DRIVER_FILE)?;
                 let image = File::open(image)
                     .with_context(|| format!("open the driver {}", image.display()))?;
                 match is_same(installed, image).context("compare the drivers")? {

@@ -5,7 +5,8 @@
 
 use crate::directory::{Directory, Kind};
 use crate::driver::{self, Init};
-use crate::inspect::{DIRECTORY, FILE, MODE, State, inspect, judge_directory};
+use crate::inspect::{MODE, State, inspect, judge_directory};
+use alicloud_oss::kubelet::{DRIVER_DIRECTORY, DRIVER_FILE};
 use anyhow::{Context as _, Result, bail};
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::File;
@@ -18,7 +19,7 @@ const NEW_FILE: &str = ".oss.new";
 
 /// Where the driver is or belongs.
 pub(crate) fn path(plugins: &Directory) -> PathBuf {
-    plugins.path().join(DIRECTORY).join(FILE)
+    plugins.path().join(DRIVER_DIRECTORY).join(DRIVER_FILE)
 }
 
 /// Brings the driver into its place, whatever is there now. Returns what was there; on an error
@@ -39,7 +40,7 @@ pub(crate) fn install(plugins: &Directory, image: &Path) -> Result<State> {
             if judge_directory(&directory)?.is_some() {
                 directory.own(MODE)?;
             }
-            let is_directory = directory.kind(FILE)? == Some(Kind::Directory);
+            let is_directory = directory.kind(DRIVER_FILE)? == Some(Kind::Directory);
             install_file(&directory, image, is_directory)?;
         }
     }
@@ -67,8 +68,8 @@ pub(crate) fn lock(plugins: &Directory) -> Result<Flock<File>> {
 
 /// The driver's directory, if it is one.
 pub(crate) fn existing(plugins: &Directory) -> Result<Option<Directory>> {
-    match plugins.kind(DIRECTORY)? {
-        Some(Kind::Directory) => plugins.directory(DIRECTORY),
+    match plugins.kind(DRIVER_DIRECTORY)? {
+        Some(Kind::Directory) => plugins.directory(DRIVER_DIRECTORY),
         _ => Ok(None),
     }
 }
@@ -78,8 +79,8 @@ fn install_directory(plugins: &Directory, image: &Path, state: &State) -> Result
     let made = plugins
         .make_directory(NEW_DIRECTORY, MODE)
         .and_then(|directory| {
-            copy(image, &directory, FILE)?;
-            try_out(&directory.path().join(FILE))?;
+            copy(image, &directory, DRIVER_FILE)?;
+            try_out(&directory.path().join(DRIVER_FILE))?;
             directory.sync()
         });
     if made.is_err() {
@@ -89,7 +90,7 @@ fn install_directory(plugins: &Directory, image: &Path, state: &State) -> Result
     place(
         plugins,
         NEW_DIRECTORY,
-        DIRECTORY,
+        DRIVER_DIRECTORY,
         *state == State::ForeignDirectory,
     )
 }
@@ -102,7 +103,7 @@ fn install_file(directory: &Directory, image: &Path, is_directory: bool) -> Resu
         clear(directory, NEW_FILE)?;
     }
     made?;
-    place(directory, NEW_FILE, FILE, is_directory)
+    place(directory, NEW_FILE, DRIVER_FILE, is_directory)
 }
 
 /// Renames `new` to `name`; with `foreign`, what is there is of a kind that a rename does not
@@ -145,12 +146,14 @@ fn clear(directory: &Directory, name: &str) -> Result<()> {
         Some(Kind::Directory) => {
             let inner = directory.directory(name)?.context("it is gone")?;
             let names = inner.names()?;
-            let only_ours = names.iter().all(|n| n == FILE)
-                && inner.kind(FILE)?.is_none_or(|kind| kind == Kind::File);
+            let only_ours = names.iter().all(|n| n == DRIVER_FILE)
+                && inner
+                    .kind(DRIVER_FILE)?
+                    .is_none_or(|kind| kind == Kind::File);
             if !only_ours {
                 return put_aside(directory, name, name);
             }
-            inner.remove(FILE)?;
+            inner.remove(DRIVER_FILE)?;
             directory.remove_directory(name)
         }
     }
@@ -178,10 +181,10 @@ pub(crate) fn remove(plugins: &Directory) -> Result<()> {
         return Ok(());
     };
     clear(&directory, NEW_FILE)?;
-    directory.remove(FILE)?;
+    directory.remove(DRIVER_FILE)?;
     let names = directory.names()?;
     if names.is_empty() {
-        plugins.remove_directory(DIRECTORY)?;
+        plugins.remove_directory(DRIVER_DIRECTORY)?;
     } else {
         log::warn!(
             "{} stays, it has files that are not the installer's: {}",

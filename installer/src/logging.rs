@@ -1,5 +1,6 @@
 //! The installer's log on stderr, as a Pod's: one line an event, for people or as JSON.
 
+use alicloud_oss::text::strip_control;
 use env_logger::{Builder, Target};
 use log::LevelFilter;
 use serde::Serialize;
@@ -36,10 +37,7 @@ pub(crate) fn start(format: Format) {
 }
 
 fn line(format: Format, time: &str, level: &str, message: &str) -> String {
-    let message: String = message
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect();
+    let message = strip_control(message);
     match format {
         Format::Text => format!("{time} {level:5} {message}\n"),
         Format::Json => {

@@ -17,6 +17,7 @@ mod kubelet;
 mod logging;
 mod mounts;
 mod node;
+mod node_config;
 mod packages;
 mod pass;
 mod ready;

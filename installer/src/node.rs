@@ -2,11 +2,11 @@
 //! told to leave buckets alone. And all of it undone.
 
 use crate::args::Settings;
-use crate::checks::CONFIG;
 use crate::directory::Directory;
 use crate::find::Found;
 use crate::host::{Host, program};
 use crate::updatedb;
+use alicloud_oss::config::{Config, DEFAULT_FILE};
 use anyhow::{Context as _, Error, Result, bail};
 use nix::sys::stat::Mode;
 use std::ffi::OsStr;
@@ -83,14 +83,14 @@ fn remove_units(settings: &Settings, host: &Host) -> Result<()> {
 }
 
 fn remove_configuration(settings: &Settings, host: &Host) -> Result<()> {
-    let (Some(source), config) = (&settings.config, Path::new(CONFIG)) else {
+    let (Some(source), config) = (&settings.config, Path::new(DEFAULT_FILE)) else {
         return Ok(());
     };
     remove_new(host, config)?;
     if is_same(host, config, source)? {
         remove(host, config)?;
     } else if host.metadata(config).is_ok() {
-        log::info!("{CONFIG} stays: it is not as it was installed");
+        log::info!("{DEFAULT_FILE} stays: it is not as it was installed");
     }
     remove_empty(host, config.parent());
     Ok(())
@@ -101,21 +101,15 @@ fn configure(settings: &Settings, host: &Host) -> Result<()> {
     let Some(source) = &settings.config else {
         return Ok(());
     };
-    if host.metadata(Path::new(CONFIG)).is_ok() {
+    if host.metadata(Path::new(DEFAULT_FILE)).is_ok() {
         return Ok(());
     }
     let text = std::fs::read_to_string(source)
         .with_context(|| format!("read the node configuration {}", source.display()))?;
-    let json: serde_json::Value = serde_json::from_str(&text)
+    Config::parse(&text)
         .with_context(|| format!("read the node configuration {}", source.display()))?;
-    if !json.is_object() {
-        bail!(
-            "the node configuration {} is not a JSON object",
-            source.display()
-        );
-    }
-    put(host, Path::new(CONFIG), text.as_bytes(), 0o644, 0o755)?;
-    log::info!("installed {CONFIG}");
+    put(host, Path::new(DEFAULT_FILE), text.as_bytes(), 0o644, 0o755)?;
+    log::info!("installed {DEFAULT_FILE}");
     Ok(())
 }
 

@@ -4,10 +4,13 @@ use crate::args::Settings;
 use crate::directory::Directory;
 use crate::find::{self, Found};
 use crate::finding::{Finding, Severity};
-use crate::inspect::{self, State, inspect};
+use crate::inspect::{State, inspect};
 use crate::install;
 use crate::watch::Watch;
 use crate::{checks, driver, heal, ready};
+use alicloud_oss::kubelet::{DRIVER_DIRECTORY, DRIVER_FILE};
+use alicloud_oss::state::init_record::InitRecord;
+use alicloud_oss::state::layout::INIT_RECORD;
 use anyhow::{Context as _, Result};
 use std::fs::DirBuilder;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
@@ -74,13 +77,14 @@ fn loaded(settings: &Settings, found: &Found, path: Option<&Path>) -> Result<Opt
     let since = std::fs::metadata(path)
         .with_context(|| format!("look at {}", path.display()))?
         .ctime();
-    let stamp = found.host.locate(&settings.state_dir.join(ready::STAMP))?;
-    let stamp = ready::Stamp::read(&stamp)?;
+    let record = found.host.locate(&settings.state_dir.join(INIT_RECORD))?;
+    let record = InitRecord::read(&record)?;
     let build = driver::build(path)?;
     Ok(ready::problem(
-        stamp.as_ref(),
+        record.as_ref(),
         &build,
-        since,
+        // Before 1970 it is as good as in it.
+        since.try_into().unwrap_or(0),
         &found.kubelets,
     ))
 }
@@ -115,7 +119,7 @@ fn in_directory(
         .host
         .locate(&found.path)
         .with_context(|| format!("look at {}", found.path.display()))?;
-    let driver_directory = place.join(inspect::DIRECTORY);
+    let driver_directory = place.join(DRIVER_DIRECTORY);
     if let Some(watch) = watch {
         // The directories above too: any of them may be renamed, and made anew.
         for directory in [place.parent(), Some(&place), Some(&driver_directory)] {
@@ -142,7 +146,6 @@ fn in_directory(
     let directory =
         checks::directory(&plugins).with_context(|| format!("look at {}", found.path.display()))?;
     pass.findings.extend(directory);
-    pass.findings.extend(checks::image(settings));
     if pass
         .findings
         .iter()
@@ -180,8 +183,8 @@ fn in_directory(
                 "installed {} (before: {was}; plugin directory: {})",
                 found
                     .path
-                    .join(inspect::DIRECTORY)
-                    .join(inspect::FILE)
+                    .join(DRIVER_DIRECTORY)
+                    .join(DRIVER_FILE)
                     .display(),
                 found.how
             );

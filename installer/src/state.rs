@@ -1,25 +1,18 @@
-//! The driver's state directory, as far as the installer has to do with it (the driver's
-//! `src/volume.rs` says what is in it): closed to others, noted to be drained, and taken away.
+//! The driver's state directory (`alicloud_oss::state::layout` says what is in it), as far as the
+//! installer changes it: root's alone, marked as being drained, removed.
 
 use crate::args::Settings;
 use crate::host::Host;
-use crate::{node, packages, ready};
+use crate::{node, packages};
+use alicloud_oss::state::layout::{
+    BOOT, DRAIN, INCOMPLETE, INIT_RECORD, LOCKS, VOLUMES, VolumeLayout,
+};
 use anyhow::{Context as _, Result};
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::{File, Permissions};
 use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-
-/// While it is there, the driver mounts nothing.
-const DRAIN: &str = "drain";
-/// Which boot of the node the rest is of.
-const BOOT: &str = "boot";
-/// A file for each target that a call of the driver is busy with, which the call has locked.
-const LOCKS: &str = "locks";
-/// A directory for each volume, with a file `lock`, a directory `targets` of files that hold the
-/// targets which show it, its key, and more.
-const VOLUMES: &str = "volumes";
 
 /// Makes the state directory root's alone, as the driver expects it, where it is there already:
 /// kubelet makes a directory that it mounts into a Pod for all to read.
@@ -69,12 +62,12 @@ pub(crate) fn wait_for_calls(settings: &Settings, host: &Host) -> Result<()> {
 pub(crate) fn targets(settings: &Settings, host: &Host) -> Result<Vec<String>> {
     let mut found = Vec::new();
     for volume in list(&volumes(settings, host)?)? {
-        let notes = list(&volume.join("targets"))?;
+        let records = list(&VolumeLayout::new(volume).targets())?;
         found.extend(
-            notes
+            records
                 .iter()
-                .filter(|note| note.extension().is_none())
-                .filter_map(|note| std::fs::read_to_string(note).ok()),
+                .filter(|record| record.extension().is_none())
+                .filter_map(|record| std::fs::read_to_string(record).ok()),
         );
     }
     Ok(found)
@@ -94,17 +87,20 @@ pub(crate) fn has_volumes(settings: &Settings, host: &Host) -> Result<bool> {
 /// mounted below it. Calls that are still busy are waited for.
 pub(crate) fn remove(settings: &Settings, host: &Host) -> Result<()> {
     for volume in list(&volumes(settings, host)?)? {
-        let _busy = lock(&volume.join("lock"))?;
-        removed(std::fs::remove_dir_all(&volume), &volume)?;
+        let volume = VolumeLayout::new(volume);
+        let _held = lock(&volume.lock())?;
+        removed(
+            std::fs::remove_dir_all(volume.directory()),
+            volume.directory(),
+        )?;
     }
     for file in list(&node::locate(host, &settings.state_dir.join(LOCKS))?)? {
-        let _busy = lock(&file)?;
+        let _held = lock(&file)?;
         removed(std::fs::remove_file(&file), &file)?;
     }
-    for name in [ready::STAMP, BOOT, DRAIN] {
+    for name in [INIT_RECORD, BOOT, DRAIN] {
         let file = settings.state_dir.join(name);
-        // As the driver calls what it has not finished writing.
-        node::remove(host, &file.with_extension("new"))?;
+        node::remove(host, &file.with_extension(INCOMPLETE))?;
         node::remove(host, &file)?;
     }
     for name in packages::COPIES {

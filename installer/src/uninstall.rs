@@ -7,7 +7,7 @@ use crate::find::{self, Installed};
 use crate::mounts::{self, MountTables};
 use crate::watch::{Stop, Wake};
 use crate::{calls, checks, heal, install, node, state};
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use std::path::Path;
 use std::time::Duration;
 
@@ -25,7 +25,8 @@ pub(crate) fn uninstall(settings: &Settings, drain: bool) -> Result<()> {
         );
     }
     let installed = find::installed(settings)?;
-    if let Some(problem) = checks::state_directory(settings, &installed.host) {
+    let problem = checks::state_directory(settings, &installed.host);
+    if let Some(problem) = problem.context("nothing is removed")? {
         bail!("nothing is removed: {problem}");
     }
     let mut tables = MountTables::open(&settings.proc, &installed.kubelets)?;
@@ -114,6 +115,7 @@ fn end_leftovers(
     let seen_by_host = Path::new("/").join(volumes.strip_prefix(host.root()).unwrap_or(&volumes));
     let left = tables.below(&seen_by_host)?;
     if !left.is_empty() {
+        let left: Vec<String> = left.iter().map(|path| path.display().to_string()).collect();
         bail!(
             "calls that were killed have left mounts that the driver did not end: {}: see what it \
              said before, then umount them, or let oss-installer run put the driver right first",

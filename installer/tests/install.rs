@@ -119,7 +119,24 @@ fn a_program_for_another_machine_is_refused() {
     std::fs::write(&driver, bytes).unwrap();
     let lines = run_once(&node, &driver).join("\n");
     assert!(
-        lines.contains("is for s390x, and this machine is"),
+        lines.contains("blocks installing: install ")
+            && lines.contains(": try out the new driver: run ")
+            && lines.contains(": it is not a program for "),
+        "{lines}"
+    );
+    assert_eq!(node.names(), [""; 0]);
+}
+
+#[test]
+fn a_program_without_its_loader_is_refused() {
+    let node = TestHost::new();
+    let driver = node.path("image-a");
+    std::fs::write(&driver, "#!/no/such/loader\n").unwrap();
+    let lines = run_once(&node, &driver).join("\n");
+    assert!(
+        lines.contains(
+            "the file exists, but the dynamic loader or interpreter that it names does not"
+        ),
         "{lines}"
     );
     assert_eq!(node.names(), [""; 0]);

@@ -2,6 +2,8 @@
 //! namespace around it. A process enters those once and for all, so a process of its own does: this
 //! file under another name (`argv[0]`), `NAME ROOT PROGRAM ARGUMENT…`.
 
+use crate::host::exec::{self, NotStarted};
+use alicloud_oss::sys::command::PATH;
 use anyhow::{Context as _, Result};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
@@ -13,9 +15,7 @@ use std::ffi::OsString;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 /// `argv[0]` of a stage that stays in the installer's cgroup.
 pub(crate) const STAY: &str = "oss-installer-on-host";
@@ -24,8 +24,10 @@ pub(crate) const LEAVE: &str = "oss-installer-outside";
 /// `argv[0]` of a stage that goes there with a file of the installer's, which it copies to the host
 /// from there, so that the copy is not the installer's memory: `NAME ROOT FILE COPY PROGRAM ARGUMENT…`.
 pub(crate) const CARRY: &str = "oss-installer-carries";
-/// The exit status of a stage that could not start the program, as of shells.
-pub(crate) const NOT_STARTED: i32 = 127;
+/// The exit status of a stage that found no such program, as of shells.
+pub(crate) const MISSING: i32 = 127;
+/// The exit status of a stage that could not start the program for another reason.
+const NOT_STARTED: i32 = 126;
 
 /// Whether this process is a stage, by the name it was started under; then it becomes the program
 /// and only comes back with what kept it from that, and the exit status for it.
@@ -43,16 +45,14 @@ pub(crate) fn run(args: &[OsString]) -> Option<(String, i32)> {
     let [program, rest @ ..] = words else {
         return None;
     };
-    let error = match prepared {
-        Ok(()) => match Command::new(program).args(rest).exec() {
-            e if e.kind() == ErrorKind::NotFound => {
-                return Some((format!("{}: {e}", program.to_string_lossy()), NOT_STARTED));
-            }
-            e => anyhow::Error::new(e),
-        },
-        Err(e) => e,
-    };
-    Some((format!("{error:#}"), NOT_STARTED - 1))
+    if let Err(e) = prepared {
+        return Some((format!("{e:#}"), NOT_STARTED));
+    }
+    let name = program.to_string_lossy();
+    Some(match exec::replace_process(program, rest, PATH) {
+        NotStarted::Missing => (format!("{name}: there is no such program"), MISSING),
+        NotStarted::Refused(why) => (format!("{name}: {why}"), NOT_STARTED),
+    })
 }
 
 /// `prepare` to leave, then makes the host's `copy` of `file`.
