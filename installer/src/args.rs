@@ -9,7 +9,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Puts the FlexVolume driver alicloud/oss on this node and keeps it right
+/// Puts the FlexVolume driver alicloud/oss on this node and repairs it when it changes
 #[derive(Parser)]
 #[command(
     name = "oss-installer",

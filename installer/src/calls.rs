@@ -12,10 +12,10 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// How often to check for the end of a process that has another number in this pid namespace.
 const CHECK_AGAIN: Duration = Duration::from_millis(20);
 
-/// Waits until each process of `proc` has ended that runs the driver whose file was at `place`, as
+/// Waits until each process of `proc` has ended that runs the driver whose file was at `driver`, as
 /// seen from here on `host`. An error if one still runs after a minute.
-pub(crate) fn wait_for(proc: &Path, host: &Host, place: &Path) -> Result<()> {
-    let path = Path::new("/").join(place.strip_prefix(host.root()).unwrap_or(place));
+pub(crate) fn wait_for(proc: &Path, host: &Host, driver: &Path) -> Result<()> {
+    let path = Path::new("/").join(driver.strip_prefix(host.root()).unwrap_or(driver));
     let removed = format!("{} (deleted)", path.display());
     let runs_it = |process: &Path| {
         std::fs::read_link(process.join("exe"))

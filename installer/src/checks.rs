@@ -1,4 +1,4 @@
-//! What a node must have before the driver is put there, and before it can mount anything.
+//! What a node must have before the driver is installed, and before it can mount anything.
 
 use crate::args::Settings;
 use crate::directory::Directory;
@@ -20,7 +20,7 @@ use std::time::Duration;
 /// The device of FUSE, and its number (`Documentation/admin-guide/devices.txt` of Linux).
 const FUSE: &str = "/dev/fuse";
 const FUSE_NUMBER: (u64, u64) = (10, 229);
-/// `ossfs --version` asks nobody.
+/// `ossfs --version` neither uses the network nor waits for anything.
 const VERSION_LIMIT: Duration = Duration::from_secs(10);
 
 /// Whether the driver can live in the plugin directory, and safely.
@@ -55,7 +55,7 @@ pub(crate) fn directory(plugins: &Directory) -> Result<Vec<Finding>> {
 }
 
 /// What is to be known before another driver at `path` is replaced: kubelet holds volumes of one
-/// that answered no capabilities as attachable, and cannot let go of them afterwards.
+/// that answered no capabilities as attachable, and cannot release them afterwards.
 pub(crate) fn replaced(settings: &Settings, path: &Path) -> Option<Finding> {
     // What others may have changed is not run from here.
     let is_safe = |path: &Path| {
@@ -66,7 +66,7 @@ pub(crate) fn replaced(settings: &Settings, path: &Path) -> Option<Finding> {
     if !is_safe(path) || !path.parent().is_some_and(is_safe) {
         return None;
     }
-    // The `init` of this driver would leave a stamp that is not kubelet's.
+    // The `init` of this driver would leave an init record that is not kubelet's.
     let is_ours = driver::build(path).is_ok_and(|build| build.starts_with(driver::NAME));
     if is_ours || driver::init(path).ok()? != Init::NoCapabilities {
         return None;
@@ -82,7 +82,7 @@ pub(crate) fn replaced(settings: &Settings, path: &Path) -> Option<Finding> {
     };
     Some(Finding::note(format!(
         "the old driver without capabilities is installed, and {mounted}: they keep working; \
-         restart kubelet once, so that it lets go of them (or drain the node first)"
+         restart kubelet once, so that it releases them (or drain the node first)"
     )))
 }
 
@@ -90,7 +90,7 @@ pub(crate) fn replaced(settings: &Settings, path: &Path) -> Option<Finding> {
 pub(crate) fn host(settings: &Settings, found: &Found) -> Vec<Finding> {
     if settings.host_root.is_none() {
         return vec![Finding::note(
-            "the host is not reached, so ossfs and /dev/fuse were not looked for: see --host-root",
+            "the host is not reached, so ossfs and /dev/fuse were not checked: see --host-root",
         )];
     }
     let host = &found.host;
@@ -110,7 +110,7 @@ pub(crate) fn host(settings: &Settings, found: &Found) -> Vec<Finding> {
     .collect()
 }
 
-/// What is wrong if the driver's state directory is another one than the installer looks into. An
+/// What is wrong if the driver's state directory is not the one that the installer was given. An
 /// error if the node configuration, which names it, is not one.
 pub(crate) fn state_directory(settings: &Settings, host: &Host) -> Result<Option<String>> {
     let config = node_config::read(host)?;
@@ -119,8 +119,8 @@ pub(crate) fn state_directory(settings: &Settings, host: &Host) -> Result<Option
 
 fn other_state_directory(settings: &Settings, host: &Host, config: &Config) -> Option<String> {
     let (configured, given) = (&config.state_dir, &settings.state_dir);
-    let place = |path: &Path| host.locate(path).ok();
-    (place(configured) != place(given)).then(|| {
+    let located = |path: &Path| host.locate(path).ok();
+    (located(configured) != located(given)).then(|| {
         format!(
             "stateDir in {DEFAULT_FILE} is {configured:?}, and --state-dir is {given:?}: they must \
              be the same"
@@ -128,7 +128,8 @@ fn other_state_directory(settings: &Settings, host: &Host, config: &Config) -> O
     })
 }
 
-/// The version of the host's ossfs as numbers, nothing if it has none; an error if it does not say.
+/// The version of the host's ossfs as numbers, nothing if it has none; an error if its
+/// output has no version.
 pub(crate) fn ossfs_version(host: &Host, name: &str) -> Result<Option<Vec<u32>>> {
     let output = program::run_on(host, name, &[OsStr::new("--version")], VERSION_LIMIT)?;
     if output.is_missing() {
@@ -137,7 +138,10 @@ pub(crate) fn ossfs_version(host: &Host, name: &str) -> Result<Option<Vec<u32>>>
     let text = output.success()?;
     match parse_version(&text) {
         Some(version) => Ok(Some(version)),
-        None => anyhow::bail!("it names no version: {:?}", text.lines().next()),
+        None => anyhow::bail!(
+            "its output has no version: {:?}",
+            text.lines().next().unwrap_or_default()
+        ),
     }
 }
 
@@ -150,8 +154,7 @@ fn ossfs(host: &Host, name: &str) -> Finding {
              --ossfs-packages, or name another program in {DEFAULT_FILE}"
         )),
         Err(e) => Finding::blocks_mounting(format!(
-            "{name:?} cannot be asked for its version on the host ({e:#}): it is expected to run \
-             there, see `{name} --version`"
+            "{name:?} does not run on the host ({e:#}): run `{name} --version` there to see why"
         )),
     }
 }
@@ -178,7 +181,7 @@ fn fuse(host: &Host) -> Option<Finding> {
     }
 }
 
-/// The numbers behind the first `V` in what `ossfs --version` prints.
+/// The numbers after the first `V` in what `ossfs --version` prints.
 fn parse_version(text: &str) -> Option<Vec<u32>> {
     text.split_whitespace().find_map(|word| {
         let word = word.strip_prefix(['V', 'v'])?;
@@ -199,7 +202,7 @@ pub(crate) fn dotted(version: &[u32]) -> String {
     parts.join(".")
 }
 
-/// Why the driver must stay, if it must: without it these volumes could never be unmounted.
+/// Why the driver must not be removed, if so: without it these volumes could never be unmounted.
 pub(crate) fn mounted(volumes: &[mounts::Volume], host: &Host) -> Option<String> {
     (!volumes.is_empty()).then(|| {
         format!(

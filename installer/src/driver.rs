@@ -7,7 +7,7 @@ use serde_json::Value;
 use std::path::Path;
 use std::time::Duration;
 
-/// `init` reads no file and asks no network: this is plenty.
+/// `init` reads no file and does not use the network: far longer than it takes.
 const INIT_LIMIT: Duration = Duration::from_secs(10);
 
 /// What this driver's `--version` begins with, whichever build it is.
@@ -16,7 +16,7 @@ pub(crate) const NAME: &str = "oss ";
 /// What a driver's `init` answered.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Init {
-    /// As this driver must: every capability that kubelet would take for true is false.
+    /// As this driver must: every capability whose default in kubelet is true is false.
     Good,
     /// Success without capabilities, as the old Go driver: kubelet holds its volumes as attachable.
     NoCapabilities,
@@ -31,7 +31,7 @@ struct Answer {
     capabilities: Option<Value>,
 }
 
-/// Runs `init` of the driver at `path` and judges its answer as kubelet does
+/// Runs `init` of the driver at `path` and checks its answer as kubelet does
 /// (`pkg/volume/flexvolume/driver-call.go`).
 pub(crate) fn init(path: &Path) -> Result<Init> {
     parse_init(&program::run(path, &["init"], INIT_LIMIT)?.success()?)
@@ -58,7 +58,7 @@ fn parse_init(text: &str) -> Result<Init> {
     Ok(Init::Good)
 }
 
-/// The build id of the driver at `path`, which the stamp of its `init` has too: the text of its
+/// The build id of the driver at `path`, which its init record has, too: the text of its
 /// `--version`.
 pub(crate) fn build(path: &Path) -> Result<String> {
     let text = program::run(path, &["--version"], INIT_LIMIT)?.success()?;
@@ -70,7 +70,7 @@ mod tests {
     use super::{Init, parse_init};
 
     #[test]
-    fn answers_are_judged_as_kubelet_does() {
+    fn answers_are_checked_as_kubelet_does() {
         let all =
             r#""attach":false,"selinuxRelabel":false,"fsGroup":false,"requiresFSResize":false"#;
         let good = format!(r#"{{"status":"Success","capabilities":{{{all}}}}}"#);

@@ -1,4 +1,4 @@
-//! The installer's log on stderr, as a Pod's: one line an event, for people or as JSON.
+//! The installer's log on stderr, as a Pod's: one line for each event, as text or as JSON.
 
 use alicloud_oss::text::strip_control;
 use env_logger::{Builder, Target};
@@ -6,7 +6,7 @@ use log::LevelFilter;
 use serde::Serialize;
 use std::io::Write as _;
 
-/// How a line looks.
+/// The format of a line.
 #[derive(clap::ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Format {
     Text,
@@ -32,7 +32,7 @@ pub(crate) fn start(format: Format) {
             out.write_all(line(format, &time, record.level().as_str(), &message).as_bytes())
         })
         .try_init();
-    // Only a second call fails: then the log is there.
+    // Only a second call fails: then logging has started already.
     let _ = started;
 }
 

@@ -18,8 +18,8 @@ pub(crate) struct Volume {
     pub(crate) name: String,
 }
 
-/// The mount tables of the host and of each kubelet that has another, which can be waited for: a
-/// table becomes urgent (POLLPRI) with each change.
+/// The mount tables of the host and of its kubelets, which may be in other mount namespaces. poll(2)
+/// reports each change of a table as POLLPRI (proc_pid_mounts(5)).
 pub(crate) struct MountTables(Vec<File>);
 
 impl MountTables {
@@ -30,7 +30,7 @@ impl MountTables {
             let path = proc.join(format!("{pid}/mountinfo"));
             match File::open(&path) {
                 Ok(table) => tables.push(table),
-                // A kubelet that has ended meanwhile.
+                // A kubelet that has exited meanwhile.
                 Err(e) if e.kind() == ErrorKind::NotFound && *pid != 1 => {}
                 Err(e) => {
                     return Err(e).with_context(|| format!("open mount table {}", path.display()));
@@ -90,8 +90,8 @@ fn volume(mount: &Mount) -> Option<Volume> {
     })
 }
 
-/// `volumes` for people: each with its Pod's namespace and name, where kubelet's log directory
-/// `/var/log/pods/NAMESPACE_NAME_UID` tells them.
+/// The text for `volumes`: each with its Pod's namespace and name, where kubelet's log directory
+/// `/var/log/pods/NAMESPACE_NAME_UID` has them.
 pub(crate) fn describe(volumes: &[Volume], host: &Host) -> String {
     let names: Vec<String> = host
         .locate(Path::new("/var/log/pods"))
@@ -171,7 +171,7 @@ garbage";
             std::fs::create_dir(dir.path().join(pid)).unwrap();
             std::fs::write(dir.path().join(pid).join("mountinfo"), text).unwrap();
         }
-        // Process 8 has ended.
+        // Process 8 has exited.
         let mut tables = MountTables::open(dir.path(), &[7, 8]).unwrap();
         assert_eq!(
             tables.below(Path::new("/run/o/volumes")).unwrap(),

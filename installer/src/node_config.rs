@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use std::io::ErrorKind;
 use std::path::Path;
 
-/// The configuration of the driver on `host`; `None` where there is no file, and the driver takes its
+/// The configuration of the driver on `host`; `None` where there is no file, and the driver uses its
 /// defaults. An error is what the driver would refuse, too: a key that it does not know, or a file
 /// that others may change.
 pub(crate) fn read(host: &Host) -> Result<Option<Config>> {

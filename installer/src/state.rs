@@ -15,13 +15,13 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 /// Makes the state directory root's alone, as the driver expects it, where it is there already:
-/// kubelet makes a directory that it mounts into a Pod for all to read.
-pub(crate) fn close(settings: &Settings) {
+/// kubelet makes a directory that it mounts into a Pod readable for all.
+pub(crate) fn restrict_mode(settings: &Settings) {
     let root = settings.host_root.as_deref().unwrap_or(Path::new("/"));
-    let closed = Host::new(root)
+    let restricted = Host::new(root)
         .locate(&settings.state_dir)
-        .and_then(|place| std::fs::set_permissions(place, Permissions::from_mode(0o700)));
-    match closed {
+        .and_then(|path| std::fs::set_permissions(path, Permissions::from_mode(0o700)));
+    match restricted {
         Err(e) if e.kind() != ErrorKind::NotFound => {
             log::warn!("set the mode of {}: {e}", settings.state_dir.display());
         }
@@ -29,23 +29,23 @@ pub(crate) fn close(settings: &Settings) {
     }
 }
 
-/// Lets the driver mount nothing from here on, not even in a call that runs already.
+/// Has the driver mount nothing from here on, not even in a call that runs already.
 pub(crate) fn drain(settings: &Settings, host: &Host) -> Result<()> {
-    node::put(host, &settings.state_dir.join(DRAIN), b"", 0o600, 0o700)?;
-    // A call looks for the note when it has the lock of its target; who has it now may not have
-    // seen the note.
+    node::write_atomic(host, &settings.state_dir.join(DRAIN), b"", 0o600, 0o700)?;
+    // A call checks for the marker under the lock of its target; one that holds the lock now may
+    // have checked before.
     wait_for_calls(settings, host)
 }
 
-/// Lets the driver mount again, if it was kept from it.
+/// Has the driver mount again, if the node was being drained.
 pub(crate) fn end_drain(settings: &Settings, host: &Host) {
     let ended = host
         .locate(&settings.state_dir.join(DRAIN))
         .and_then(std::fs::remove_file);
     match ended {
-        Ok(()) => log::warn!("the node was being drained for an uninstall: that is over"),
+        Ok(()) => log::warn!("the node is no longer being drained: an uninstall was interrupted"),
         Err(e) if e.kind() == ErrorKind::NotFound => {}
-        Err(e) => log::warn!("end the draining of this node: {e}"),
+        Err(e) => log::warn!("remove the drain marker: {e}"),
     }
 }
 
@@ -57,7 +57,7 @@ pub(crate) fn wait_for_calls(settings: &Settings, host: &Host) -> Result<()> {
     Ok(())
 }
 
-/// The targets that are noted to show a volume, mounted or not. A note that cannot be read is not
+/// The targets that are recorded for a volume, mounted or not. A record that cannot be read is not
 /// one of the driver's.
 pub(crate) fn targets(settings: &Settings, host: &Host) -> Result<Vec<String>> {
     let mut found = Vec::new();
@@ -73,18 +73,18 @@ pub(crate) fn targets(settings: &Settings, host: &Host) -> Result<Vec<String>> {
     Ok(found)
 }
 
-/// Where the volumes have their places, seen from here.
+/// The directory of the volumes, as seen from here.
 pub(crate) fn volumes(settings: &Settings, host: &Host) -> Result<PathBuf> {
     node::locate(host, &settings.state_dir.join(VOLUMES))
 }
 
-/// Whether any volume has a place.
+/// Whether any volume has a directory.
 pub(crate) fn has_volumes(settings: &Settings, host: &Host) -> Result<bool> {
     Ok(!list(&volumes(settings, host)?)?.is_empty())
 }
 
 /// Removes all that the driver and the installer have written there, keys first. Nothing may be
-/// mounted below it. Calls that are still busy are waited for.
+/// mounted below it. Calls that still hold a lock are waited for.
 pub(crate) fn remove(settings: &Settings, host: &Host) -> Result<()> {
     for volume in list(&volumes(settings, host)?)? {
         let volume = VolumeLayout::new(volume);
@@ -112,7 +112,7 @@ pub(crate) fn remove(settings: &Settings, host: &Host) -> Result<()> {
     Ok(())
 }
 
-/// An error unless what is at `path` is gone, now or before.
+/// An error unless what was at `path` is removed, now or before.
 fn removed(result: std::io::Result<()>, path: &Path) -> Result<()> {
     match result {
         Err(e) if e.kind() != ErrorKind::NotFound => {
@@ -122,8 +122,8 @@ fn removed(result: std::io::Result<()>, path: &Path) -> Result<()> {
     }
 }
 
-/// The lock of the file at `path`, once no call of the driver has it; nothing where there is no
-/// such file: its call has ended.
+/// The lock of the file at `path`, once no call of the driver holds it; nothing where there is no
+/// such file: its call is over.
 fn lock(path: &Path) -> Result<Option<Flock<File>>> {
     let file = match File::open(path) {
         Ok(file) => file,
@@ -135,19 +135,19 @@ fn lock(path: &Path) -> Result<Option<Flock<File>>> {
     Flock::lock(file, FlockArg::LockExclusive)
         .map(Some)
         .map_err(|(_, e)| e)
-        .with_context(|| format!("wait for the call that has {}", path.display()))
+        .with_context(|| format!("wait for the lock {}", path.display()))
 }
 
 /// What is in the directory at `path`; nothing where there is none.
 fn list(path: &Path) -> Result<Vec<PathBuf>> {
-    let says = || format!("list {}", path.display());
+    let context = || format!("list {}", path.display());
     let entries = match std::fs::read_dir(path) {
         Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
             return Ok(Vec::new());
         }
-        entries => entries.with_context(says)?,
+        entries => entries.with_context(context)?,
     };
     entries
-        .map(|entry| entry.map(|entry| entry.path()).with_context(says))
+        .map(|entry| entry.map(|entry| entry.path()).with_context(context))
         .collect()
 }

@@ -1,5 +1,5 @@
-//! Waiting until something may have changed: inotify on directories (inotify(7)), a period, or a
-//! signal to end.
+//! Waiting for a change in a directory (inotify(7)), for the end of a period, or for a signal to
+//! exit.
 
 use anyhow::{Context as _, Result};
 use nix::errno::Errno;
@@ -22,18 +22,18 @@ const CHANGES: AddWatchFlags = AddWatchFlags::IN_ATTRIB
     .union(AddWatchFlags::IN_MOVE_SELF)
     .union(AddWatchFlags::IN_ONLYDIR);
 
-/// Why waiting ended.
+/// Why a wait returned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wake {
     /// SIGTERM or SIGINT.
     Stop,
     /// Something happened to what is watched.
     Changed,
-    /// The time is over.
+    /// The time has passed.
     Time,
 }
 
-/// The signals to end, which come as something to wait for from here on.
+/// The signals to exit, blocked and read from a signalfd(2) from here on.
 pub(crate) struct Stop(SignalFd);
 
 impl Stop {
@@ -70,22 +70,25 @@ pub(crate) struct Watch(Inotify);
 
 impl Watch {
     /// None if the node has no instances left (fs.inotify.max_user_instances): then only the period
-    /// wakes.
+    /// ends a wait.
     pub(crate) fn new() -> Result<Self> {
         let flags = InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK;
         Inotify::init(flags).map(Self).context("open inotify")
     }
 
     /// Watches the directory at `path` too; one that is watched already stays so. Nothing happens
-    /// where there is none: then its parent's watch tells when it comes.
+    /// where there is none: then the watch on its parent reports its creation.
     pub(crate) fn add(&self, path: &Path) {
         match self.0.add_watch(path, CHANGES) {
             Ok(_) | Err(Errno::ENOENT | Errno::ENOTDIR) => {}
-            Err(e) => log::warn!("watch {}: {e}; only the period tells", path.display()),
+            Err(e) => log::warn!(
+                "watch {}: {e}; changes there are noticed only every --period seconds",
+                path.display()
+            ),
         }
     }
 
-    /// Takes the events so far; which they are does not matter.
+    /// Reads and drops the events so far; which they are does not matter.
     pub(crate) fn drain(&self) {
         while self.0.read_events().is_ok_and(|events| !events.is_empty()) {}
     }

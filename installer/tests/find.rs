@@ -426,7 +426,7 @@ fn while_kubelet_restarts_its_directory_stays() {
     std::fs::remove_file(node.driver()).unwrap();
     let line = run.wait_for("installed /");
     assert!(
-        line.contains("/plugins/alicloud~oss/oss") && line.contains("kubelet does not run now"),
+        line.contains("/plugins/alicloud~oss/oss") && line.contains("kubelet is not running"),
         "{line}"
     );
     assert!(

@@ -19,8 +19,8 @@ pub(crate) enum NotStarted {
     Refused(String),
 }
 
-/// Becomes the program `name`, looked for in the directories of `path` (as the variable PATH has
-/// them) if it is only a name. Comes back with the reason if that fails.
+/// Becomes the program `name`, searched in the directories of `path` (as the variable PATH has
+/// them) if it is only a name. Returns only with the reason of a failure.
 pub(crate) fn replace_process(name: &OsString, args: &[OsString], path: &str) -> NotStarted {
     let Some(program) = find(Path::new(name), path) else {
         return NotStarted::Missing;
@@ -37,8 +37,8 @@ pub(crate) fn replace_process(name: &OsString, args: &[OsString], path: &str) ->
     explain(&program, error)
 }
 
-/// The file that `name` stands for. One that may not be executed is passed over, as by execvp(3),
-/// unless it is named with its directory.
+/// The file of the program `name`. One that may not be executed is skipped, as by execvp(3), unless
+/// it is named with its directory.
 fn find(name: &Path, path: &str) -> Option<PathBuf> {
     if name.as_os_str().as_bytes().contains(&b'/') {
         return name.exists().then(|| name.to_owned());

@@ -3,7 +3,7 @@
 
 use crate::host::Host;
 use crate::host::exec::{self, NotStarted};
-use crate::host::stage::{CARRY, LEAVE, MISSING, STAY};
+use crate::host::stage::{COPY, LEAVE, MISSING, STAY};
 use alicloud_oss::sys::command::{PATH, run_with_deadline};
 use alicloud_oss::sys::deadline::Deadline;
 use anyhow::{Context as _, Error, Result, anyhow, bail};
@@ -14,7 +14,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-/// What a program printed, on both outputs, and how it ended.
+/// The output of a program, stdout and stderr together, and its exit status.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Output {
     pub(crate) text: String,
@@ -23,12 +23,12 @@ pub(crate) struct Output {
 }
 
 impl Output {
-    /// The text if the program ended well.
+    /// The text if the exit status is 0.
     pub(crate) fn success(self) -> Result<String> {
         match self.status {
             Some(0) => Ok(self.text),
             Some(status) => bail!("exit status {status}: {}", last_line(&self.text)),
-            None => bail!("ended by a signal: {}", last_line(&self.text)),
+            None => bail!("killed by a signal: {}", last_line(&self.text)),
         }
     }
 
@@ -41,10 +41,7 @@ impl Output {
 /// The last line that is not empty, of bounded length.
 fn last_line(text: &str) -> String {
     let line = text.lines().rfind(|line| !line.trim().is_empty());
-    line.unwrap_or("it said nothing")
-        .chars()
-        .take(300)
-        .collect()
+    line.unwrap_or("no output").chars().take(300).collect()
 }
 
 /// Runs the file `program` as it is seen from here.
@@ -78,7 +75,7 @@ pub(crate) fn run_on(
 }
 
 /// `run_on`, outside the installer's own cgroup: what the program starts may outlive the installer,
-/// and what it needs is not the installer's memory.
+/// and its memory is not counted as the installer's.
 pub(crate) fn run_outside(
     host: &Host,
     program: &str,
@@ -96,7 +93,7 @@ pub(crate) fn run_with_copy(
     args: &[&OsStr],
     limit: Duration,
 ) -> Result<Output> {
-    run_staged(CARRY, &[file, copy], host, program, args, limit)
+    run_staged(COPY, &[file, copy], host, program, args, limit)
 }
 
 fn run_staged(
@@ -178,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn who_does_not_end_is_ended() {
+    fn a_program_is_killed_at_the_deadline() {
         let error = run(
             Path::new("/bin/sleep"),
             &["1000"],
@@ -189,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_says_the_last_line() {
+    fn a_failure_has_the_last_line() {
         let output = Output {
             text: "a\nb\n\n".to_owned(),
             status: Some(3),
