@@ -90,7 +90,10 @@ fn start(host: &Host, spec: &PodSpec, image: &Image) -> Duration {
     let pod = Pod::start(host, spec, image);
     pod.wait_ready();
     let time = pod.started.elapsed();
-    assert_eq!(pod.terminate().0, Some(0));
+    // Ready by what its init container has done, it may not run yet, and then a signal ends runc.
+    pod.read_until("note: ");
+    let (status, log) = pod.terminate();
+    assert_eq!(status, Some(0), "{log:#?}");
     time
 }
 
@@ -125,6 +128,7 @@ fn resident(host: &Host, spec: &PodSpec, image: &Image, time: Duration) -> Strin
         bytes(resources["limits"]["memory"].as_str().unwrap()) >> 20,
         used * 100.0
     );
-    assert_eq!(pod.terminate().0, Some(0));
+    let (status, log) = pod.terminate();
+    assert_eq!(status, Some(0), "{log:#?}");
     row
 }
