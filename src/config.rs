@@ -23,6 +23,7 @@ pub const FILE_VARIABLE: &str = "OSS_FLEXVOLUME_CONFIG";
 pub struct Config {
     /// The FUSE daemon: a name to look up in the standard directories, or an absolute path.
     pub ossfs: String,
+    /// The state directory, an absolute path.
     #[serde(deserialize_with = "state_path")]
     pub state_dir: PathBuf,
     #[serde(deserialize_with = "absolute_path")]

@@ -10,14 +10,13 @@ use crate::find::Found;
 use crate::host::Host;
 use crate::host::program::{self, Output};
 use crate::node;
+use crate::state::{DEB_COPY, RPM_COPY};
 use anyhow::{Context as _, Result, bail};
 use choose::{Format, OsRelease, Package};
 use std::ffi::OsStr;
 use std::path::Path;
 use std::time::Duration;
 
-/// What a package is called in the state directory while it is installed.
-pub(crate) const COPIES: [&str; 2] = ["ossfs-package.rpm", "ossfs-package.deb"];
 /// Enough for a package manager on a slow disk that waits for another one's lock.
 const LIMIT: Duration = Duration::from_secs(300);
 
@@ -61,8 +60,8 @@ fn install_from(directory: &Path, settings: &Settings, host: &Host) -> Result<()
         return Ok(());
     }
     let copy = settings.state_dir.join(match package.format {
-        Format::Rpm => COPIES[0],
-        Format::Deb => COPIES[1],
+        Format::Rpm => RPM_COPY,
+        Format::Deb => DEB_COPY,
     });
     let file = directory.join(&package.file);
     let installed = run_manager(host, package.format, &file, &copy, is_new);

@@ -3,7 +3,7 @@
 
 use crate::args::Settings;
 use crate::host::Host;
-use crate::{node, packages};
+use crate::node;
 use alicloud_oss::state::layout::{
     BOOT, DRAIN, INCOMPLETE, INIT_RECORD, LOCKS, VOLUMES, VolumeLayout,
 };
@@ -13,6 +13,10 @@ use std::fs::{File, Permissions};
 use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+
+/// A package of ossfs in the state directory, while it is installed.
+pub(crate) const RPM_COPY: &str = "ossfs-package.rpm";
+pub(crate) const DEB_COPY: &str = "ossfs-package.deb";
 
 /// Makes the state directory root's alone, as the driver expects it, where it is there already:
 /// kubelet makes a directory that it mounts into a Pod readable for all.
@@ -103,7 +107,7 @@ pub(crate) fn remove(settings: &Settings, host: &Host) -> Result<()> {
         node::remove(host, &file.with_extension(INCOMPLETE))?;
         node::remove(host, &file)?;
     }
-    for name in packages::COPIES {
+    for name in [RPM_COPY, DEB_COPY] {
         node::remove(host, &settings.state_dir.join(name))?;
     }
     for name in [VOLUMES, LOCKS, ""] {

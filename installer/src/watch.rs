@@ -1,15 +1,16 @@
 //! Waiting for a change in a directory (inotify(7)), for the end of a period, or for a signal to
 //! exit.
 
+use alicloud_oss::sys::deadline::Deadline;
 use anyhow::{Context as _, Result};
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// What changes a driver or its directory; reading and running it is none of them.
 const CHANGES: AddWatchFlags = AddWatchFlags::IN_ATTRIB
@@ -47,15 +48,12 @@ impl Stop {
 
     /// Waits for a signal, for the flags of one of `others`, or until `limit` is over.
     pub(crate) fn wait(&self, others: &[(BorrowedFd, PollFlags)], limit: Duration) -> Result<Wake> {
-        let deadline = Instant::now() + limit;
+        let deadline = Deadline::after(limit);
         loop {
-            let left = deadline.saturating_duration_since(Instant::now());
             let mut fds = vec![PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
             fds.extend(others.iter().map(|(fd, flags)| PollFd::new(*fd, *flags)));
-            // Rounded up, so that the loop does not spin in the last millisecond.
-            let timeout = PollTimeout::try_from(left + Duration::from_millis(1));
-            match poll(&mut fds, timeout.unwrap_or(PollTimeout::MAX)) {
-                Ok(0) if left.is_zero() => return Ok(Wake::Time),
+            match poll(&mut fds, deadline.poll_timeout()) {
+                Ok(0) if deadline.has_passed() => return Ok(Wake::Time),
                 Ok(0) | Err(Errno::EINTR) => {}
                 Ok(_) if fds[0].any() == Some(true) => return Ok(Wake::Stop),
                 Ok(_) => return Ok(Wake::Changed),

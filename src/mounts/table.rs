@@ -15,12 +15,14 @@ pub struct Mount {
     pub device: String,
     /// The directory of the file system that is mounted.
     pub root: PathBuf,
+    /// Where it is mounted, as the processes of the table's mount namespace see the path.
     pub mount_point: PathBuf,
     /// The options of this mount alone, like `ro,nosuid`.
     pub options: String,
     /// The peer group that this mount shares its events with, and the one that it follows.
     pub shared: Option<u64>,
     pub master: Option<u64>,
+    /// The type of its file system, with the subtype: `fuse.ossfs`.
     pub fs_type: String,
     pub source: String,
 }

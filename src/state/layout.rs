@@ -46,10 +46,12 @@ impl VolumeLayout {
         Self(directory)
     }
 
+    /// The volume's own directory.
     pub fn directory(&self) -> &Path {
         &self.0
     }
 
+    /// The file that a call has locked (flock(2)) while it works on the volume.
     pub fn lock(&self) -> PathBuf {
         self.0.join("lock")
     }
@@ -94,6 +96,7 @@ impl VolumeLayout {
         self.0.join("starts")
     }
 
+    /// The directory of the volume's records of TARGETs: a file for each, whose content is the path.
     pub fn targets(&self) -> PathBuf {
         self.0.join("targets")
     }

@@ -21,6 +21,7 @@ const REAP_TIME: Duration = Duration::from_millis(100);
 
 /// What a program that has ended printed to both outputs, and its exit status.
 pub struct Output {
+    /// stdout and stderr as they came, at most 256 KiB; what is not UTF-8 is replaced.
     pub text: String,
     pub status: ExitStatus,
 }
