@@ -43,7 +43,7 @@ fn measured() {
         ));
         let busy = spec.env("OSS_INSTALLER_PERIOD", "1");
         rows.push(format!(
-            "{shape}, a look each second: {}",
+            "{shape}, a check each second: {}",
             resident(&host, &busy, &image, seconds)
         ));
     }
@@ -84,7 +84,7 @@ fn start(host: &Host, spec: &PodSpec, image: &Image) -> Duration {
     let driver = host.path(PLUGINS).join("alicloud~oss");
     if driver.exists() {
         std::fs::remove_dir_all(driver).unwrap();
-        // kubelet's word for the last one.
+        // The record of kubelet's init of the last one.
         std::fs::remove_file(host.path("/run/alicloud-oss/init.json")).unwrap();
     }
     let pod = Pod::start(host, spec, image);
