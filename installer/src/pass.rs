@@ -25,6 +25,8 @@ pub(crate) struct Pass {
     pub(crate) driver: Option<PathBuf>,
     /// Whether this pass installed it.
     pub(crate) installed: bool,
+    /// Whether this pass tried to, and failed. Its attempt has changed the plugin directory, too.
+    pub(crate) failed: bool,
 }
 
 impl Pass {
@@ -95,11 +97,13 @@ fn examine(settings: &Settings, watch: Option<&Watch>, act: bool, before: Option
         found: None,
         driver: None,
         installed: false,
+        failed: false,
     };
     match find::find(settings, before) {
         Ok(mut found) => {
             pass.findings.append(&mut found.findings);
             let result = in_directory(settings, &found, watch, act, &mut pass);
+            pass.failed = result.is_err();
             pass.add(result);
             pass.found = Some(found);
         }

@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 /// More repairs than this within `REPAIR_TIME` are a conflict, with another installer perhaps: kubelet
-/// would run init each time.
+/// would run init each time. As many that fail are a driver that does not work here.
 const MAX_REPAIRS: usize = 5;
 const REPAIR_TIME: Duration = Duration::from_secs(60);
 
@@ -44,7 +44,7 @@ pub(crate) fn run(settings: &Settings) -> Result<()> {
             }
             directory = Some(found.path.clone());
         }
-        if pass.installed {
+        if pass.installed || pass.failed {
             repairs.count();
         }
         let mut findings = pass.findings;
@@ -58,16 +58,21 @@ pub(crate) fn run(settings: &Settings) -> Result<()> {
             }
             log_new(&findings, &mut logged);
         } else {
-            log_new(&findings, &mut Vec::new());
+            log_new(&findings, &mut logged.clone());
         }
         let (watched, limit) = match repairs.pause() {
             Some(pause) => {
-                log::warn!(
-                    "the driver was repaired {MAX_REPAIRS} times within {} s: another program \
-                     changes it; the next check is in {} s",
-                    REPAIR_TIME.as_secs(),
-                    pause.as_secs()
-                );
+                let (seconds, time) = (pause.as_secs(), REPAIR_TIME.as_secs());
+                match pass.failed {
+                    true => log::warn!(
+                        "installing the driver failed {MAX_REPAIRS} times within {time} s: the \
+                         next attempt is in {seconds} s"
+                    ),
+                    false => log::warn!(
+                        "the driver was repaired {MAX_REPAIRS} times within {time} s: another \
+                         program changes it; the next check is in {seconds} s"
+                    ),
+                }
                 (None, pause)
             }
             None => (watch.as_ref().map(Watch::source), settings.period),
@@ -96,7 +101,7 @@ fn log_new(findings: &[Finding], logged: &mut Vec<Finding>) {
     *logged = findings.to_vec();
 }
 
-/// When the driver was last repaired.
+/// When the driver was last repaired, or could not be.
 #[derive(Default)]
 struct Repairs(VecDeque<Instant>);
 

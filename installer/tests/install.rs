@@ -143,6 +143,23 @@ fn a_program_without_its_loader_is_refused() {
 }
 
 #[test]
+fn a_driver_that_does_not_work_is_tried_a_few_times_only() {
+    let node = TestHost::new();
+    let (driver, tries) = (node.path("image-a"), node.path("tries"));
+    let script = format!("#!/bin/sh\necho >> {}\nexit 1\n", tries.display());
+    std::fs::write(&driver, script).unwrap();
+    let mut run = Process::start(&mut node.minimal("run", &driver), Stream::Stderr);
+    // Each attempt changes the directory that is watched.
+    let lines = run.read_until("installing the driver failed 5 times within 60 s");
+    let (ended_well, rest) = run.terminate();
+    assert!(ended_well);
+    let errors = |line: &&String| line.contains("blocks installing: ");
+    assert_eq!(lines.iter().chain(&rest).filter(errors).count(), 1);
+    assert_eq!(std::fs::read_to_string(tries).unwrap(), "\n".repeat(5));
+    assert_eq!(node.names(), [""; 0]);
+}
+
+#[test]
 fn a_directory_that_others_write_to_is_refused() {
     let node = TestHost::new();
     let driver = node.make_driver("a", "");
