@@ -23,6 +23,7 @@ pub const FILE_VARIABLE: &str = "OSS_FLEXVOLUME_CONFIG";
 pub struct Config {
     /// The FUSE daemon: a name to look up in the standard directories, or an absolute path.
     pub ossfs: String,
+    /// The state directory, an absolute path.
     #[serde(deserialize_with = "state_path")]
     pub state_dir: PathBuf,
     #[serde(deserialize_with = "absolute_path")]
@@ -170,10 +171,15 @@ impl NodeCredentials {
 impl Config {
     /// The configuration in `text`. An error names the key and the line.
     pub fn parse(text: &str) -> Result<Self> {
-        serde_json::from_str(text).map_err(|e| match faulty_key(text) {
+        let config = serde_json::from_str(text).map_err(|e| match faulty_key(text) {
             Some(key) => anyhow!("key {key:?}: {e}"),
             None => anyhow!(e),
-        })
+        })?;
+        // serde takes an array for an object without names.
+        if !text.trim_start().starts_with('{') {
+            bail!("it begins with an array: a JSON object is expected");
+        }
+        Ok(config)
     }
 
     /// The configuration of this node, from the file that `variable` (the value of
@@ -315,6 +321,12 @@ mod tests {
         assert_eq!(config.state_dir.to_str(), Some("/run/alicloud-oss"));
         assert_eq!(config.mount_timeout, Duration::from_secs(30));
         assert!(config.node_credentials.is_none());
+    }
+
+    #[test]
+    fn an_array_is_no_configuration() {
+        let error = Config::parse(" []").unwrap_err().to_string();
+        assert_eq!(error, "it begins with an array: a JSON object is expected");
     }
 
     #[test]

@@ -46,6 +46,9 @@ static ALL: [&Descriptor; 2] = [&OSSFS, &S3FS];
 /// The names of all daemons.
 pub(crate) static NAMES: [&str; 2] = [OSSFS.name, S3FS.name];
 
+/// The types of their file systems.
+pub(crate) static FS_TYPES: [&str; 2] = [OSSFS.fs_type, S3FS.fs_type];
+
 impl Descriptor {
     /// The daemon that `program` is, by its file name; ossfs for any other name.
     pub(crate) fn of_program(program: &Path) -> &'static Self {

@@ -1,161 +1,109 @@
-//! The command line to `Command` and `Settings`. Every option can be set in the environment too, so
-//! that an exec probe, which has the container's environment and not its arguments, agrees with
-//! `run` about them.
+//! The command line to `Command` and `Settings`, with the default of each option. Every option can be
+//! set in the environment too, so that an exec probe, which has the container's environment and not
+//! its arguments, agrees with `run` about them.
 
 use crate::logging::Format;
-use clap::builder::ValueParser;
-use clap::{Arg, ArgAction, ArgMatches, value_parser};
+use clap::builder::TypedValueParser as _;
+use clap::{Args, Parser, Subcommand, value_parser};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// Puts the FlexVolume driver alicloud/oss on this node and repairs it when it changes
+#[derive(Parser)]
+#[command(
+    name = "oss-installer",
+    version,
+    disable_help_subcommand = true,
+    arg_required_else_help = false
+)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    settings: Settings,
+}
+
 /// What one run of the installer is asked to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Subcommand, Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Command {
-    Run { once: bool },
+    /// Install the driver, repair it when it changes, until SIGTERM (the driver stays)
+    Run {
+        /// Install the driver, or log why that is impossible, and exit
+        #[arg(long)]
+        once: bool,
+    },
+    /// Print what is wrong on this node; status 0 if kubelet has loaded this build of the driver
     Check,
+    /// Print which plugin directory kubelet reads, and how that is known
     Find,
-    Uninstall { drain: bool },
+    /// Remove the driver; refused while volumes are mounted
+    Uninstall {
+        /// Allow no new mounts, wait for the last volume, then remove
+        #[arg(long)]
+        drain: bool,
+    },
 }
 
 /// What the administrator decides. Paths of the host are as the host sees them.
-#[derive(Debug, Clone)]
+#[derive(Args, Debug, Clone)]
 pub(crate) struct Settings {
-    /// The driver to install, a file of the image.
+    /// The driver to install
+    #[arg(long, env = "OSS_INSTALLER_DRIVER", hide_env = true, global = true)]
+    #[arg(value_name = "PATH", default_value = "/oss")]
     pub(crate) driver: PathBuf,
-    /// kubelet's plugin directory, if it shall not be found.
+    /// kubelet's plugin directory on the host [default: that of the running kubelet]
+    #[arg(long, env = "OSS_INSTALLER_PLUGIN_DIR", hide_env = true, global = true)]
+    #[arg(value_name = "PATH", value_parser = absolute)]
     pub(crate) plugin_dir: Option<PathBuf>,
-    /// Where the root of the host is seen. Nothing: only what is mounted at the host's own paths is
-    /// reached, the plugin directory and the state directory.
+    // Without it, only what is mounted at the host's own paths is reached: the plugin directory and
+    // the state directory.
+    /// The host's root: /proc/1/root with hostPID, / on the host itself [default: not reached]
+    #[arg(long, env = "OSS_INSTALLER_HOST_ROOT", hide_env = true, global = true)]
+    #[arg(value_name = "PATH")]
     pub(crate) host_root: Option<PathBuf>,
-    /// The host's /proc.
+    /// The host's /proc
+    #[arg(long, env = "OSS_INSTALLER_PROC", hide_env = true, global = true)]
+    #[arg(value_name = "PATH", default_value = "/proc")]
     pub(crate) proc: PathBuf,
-    /// The driver's state directory.
+    /// The driver's state directory on the host
+    #[arg(long, env = "OSS_INSTALLER_STATE_DIR", hide_env = true, global = true)]
+    #[arg(value_name = "PATH", value_parser = absolute, default_value = "/run/alicloud-oss")]
     pub(crate) state_dir: PathBuf,
-    /// A node configuration for hosts that have none.
+    /// A file for the host's /etc/alicloud-oss/config.json, if that is missing
+    #[arg(long, env = "OSS_INSTALLER_CONFIG", hide_env = true, global = true)]
+    #[arg(value_name = "PATH")]
     pub(crate) config: Option<PathBuf>,
-    /// A systemd unit that the driver starts ossfs with.
+    /// A unit file for the host's /etc/systemd/system, where systemd runs
+    #[arg(long, env = "OSS_INSTALLER_UNIT", hide_env = true, global = true)]
+    #[arg(value_name = "PATH")]
     pub(crate) unit: Option<PathBuf>,
-    /// A directory of packages of ossfs.
+    /// A directory of .rpm and .deb files: ossfs is installed where missing or older
+    #[arg(
+        long = "ossfs-packages",
+        env = "OSS_INSTALLER_OSSFS_PACKAGES",
+        hide_env = true
+    )]
+    #[arg(value_name = "PATH", global = true)]
     pub(crate) packages: Option<PathBuf>,
-    /// Time from one pass to the next where nothing happens.
+    /// Time between two checks of the node while nothing happens
+    #[arg(long, env = "OSS_INSTALLER_PERIOD", hide_env = true, global = true)]
+    #[arg(value_name = "SECONDS", default_value = "60")]
+    #[arg(value_parser = value_parser!(u64).range(1..=86_400).map(Duration::from_secs))]
     pub(crate) period: Duration,
+    /// The format of the log on stderr
+    #[arg(long, env = "OSS_INSTALLER_LOG_FORMAT", hide_env = true, global = true)]
+    #[arg(value_name = "FORMAT", value_enum, default_value_t = Format::Text)]
     pub(crate) log_format: Format,
 }
 
-/// The command and the settings in `args`; an error is what a person is to be shown, help included.
+/// The command and the settings in `args`. An error is a text for a person, the text of `--help`
+/// and `--version` among them.
 pub(crate) fn parse(
     args: impl IntoIterator<Item = OsString>,
 ) -> Result<(Command, Settings), clap::Error> {
-    let matches = command().try_get_matches_from(args)?;
-    let command = match matches.subcommand() {
-        Some(("check", _)) => Command::Check,
-        Some(("find", _)) => Command::Find,
-        Some(("uninstall", words)) => Command::Uninstall {
-            drain: words.get_flag("drain"),
-        },
-        Some(("run", words)) => Command::Run {
-            once: words.get_flag("once"),
-        },
-        _ => Command::Run { once: false },
-    };
-    let words = matches
-        .subcommand()
-        .map_or(&matches, |(_, matches)| matches);
-    Ok((command, settings(words)))
-}
-
-fn settings(words: &ArgMatches) -> Settings {
-    let path = |name: &str| words.get_one::<PathBuf>(name).cloned();
-    let or = |name: &str, default: &str| path(name).unwrap_or_else(|| default.into());
-    Settings {
-        driver: or("driver", "/oss"),
-        plugin_dir: path("plugin-dir"),
-        host_root: path("host-root"),
-        proc: or("proc", "/proc"),
-        state_dir: or("state-dir", "/run/alicloud-oss"),
-        config: path("config"),
-        unit: path("unit"),
-        packages: path("ossfs-packages"),
-        period: Duration::from_secs(words.get_one("period").copied().unwrap_or(60)),
-        log_format: match words.get_one::<String>("log-format").map(String::as_str) {
-            Some("json") => Format::Json,
-            _ => Format::Text,
-        },
-    }
-}
-
-fn command() -> clap::Command {
-    let path = |name: &'static str, variable: &'static str| {
-        option(name, variable)
-            .value_name("PATH")
-            .value_parser(value_parser!(PathBuf))
-    };
-    let host = |name, variable| path(name, variable).value_parser(ValueParser::new(absolute));
-    clap::Command::new("oss-installer")
-        .version(env!("CARGO_PKG_VERSION"))
-        .about("Puts the FlexVolume driver alicloud/oss on this node and keeps it right")
-        .subcommand_required(true)
-        .disable_help_subcommand(true)
-        .subcommand(
-            clap::Command::new("run")
-                .about("Install the driver, repair it when it changes, until SIGTERM (the driver stays)")
-                .arg(
-                    Arg::new("once")
-                        .long("once")
-                        .action(ArgAction::SetTrue)
-                        .help("Install the driver, or say why that is impossible, and end"),
-                ),
-        )
-        .subcommand(clap::Command::new("check").about(
-            "Say what is wrong on this node; status 0 if kubelet has loaded this build of the driver",
-        ))
-        .subcommand(
-            clap::Command::new("find").about("Say which plugin directory kubelet reads, and why"),
-        )
-        .subcommand(
-            clap::Command::new("uninstall")
-                .about("Remove the driver; refused while volumes are mounted")
-                .arg(
-                    Arg::new("drain")
-                        .long("drain")
-                        .action(ArgAction::SetTrue)
-                        .help("Allow no new mounts, wait for the last volume, then remove"),
-                ),
-        )
-        .args([
-            path("driver", "OSS_INSTALLER_DRIVER").help("The driver to install [/oss]"),
-            host("plugin-dir", "OSS_INSTALLER_PLUGIN_DIR")
-                .help("kubelet's plugin directory on the host [kubelet is asked]"),
-            path("host-root", "OSS_INSTALLER_HOST_ROOT")
-                .help("The host's root: /proc/1/root with hostPID, / on the host itself [not reached]"),
-            path("proc", "OSS_INSTALLER_PROC").help("The host's /proc [/proc]"),
-            host("state-dir", "OSS_INSTALLER_STATE_DIR")
-                .help("The driver's state directory on the host [/run/alicloud-oss]"),
-            path("config", "OSS_INSTALLER_CONFIG")
-                .help("A file for the host's /etc/alicloud-oss/config.json, if that is missing"),
-            path("unit", "OSS_INSTALLER_UNIT")
-                .help("A file for the host's /etc/systemd/system, where systemd runs"),
-            path("ossfs-packages", "OSS_INSTALLER_OSSFS_PACKAGES")
-                .help("A directory of .rpm and .deb files: ossfs is installed where missing or older"),
-            option("period", "OSS_INSTALLER_PERIOD")
-                .value_name("SECONDS")
-                .value_parser(value_parser!(u64).range(1..=86_400))
-                .help("Time between two passes where nothing happens [60]"),
-            option("log-format", "OSS_INSTALLER_LOG_FORMAT")
-                .value_name("FORMAT")
-                .value_parser(["text", "json"])
-                .help("How lines on stderr look [text]"),
-        ])
-}
-
-/// An option of every subcommand, in the environment as `variable`.
-fn option(name: &'static str, variable: &'static str) -> Arg {
-    Arg::new(name)
-        .long(name)
-        .env(variable)
-        .hide_env(true)
-        .global(true)
+    let line = CommandLine::try_parse_from(args)?;
+    Ok((line.command, line.settings))
 }
 
 fn absolute(text: &str) -> Result<PathBuf, String> {
@@ -167,49 +115,74 @@ fn absolute(text: &str) -> Result<PathBuf, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Command, parse};
+    use super::{Command, CommandLine, Settings, parse};
+    use crate::logging::Format;
+    use alicloud_oss::config::Config;
+    use clap::CommandFactory as _;
+    use std::path::Path;
     use std::time::Duration;
 
-    fn args(words: &str) -> Result<(Command, super::Settings), clap::Error> {
+    fn args(line: &str) -> Result<(Command, Settings), clap::Error> {
         parse(
             std::iter::once("oss-installer")
-                .chain(words.split_whitespace())
+                .chain(line.split_whitespace())
                 .map(Into::into),
         )
     }
 
     #[test]
-    fn options_come_before_or_behind_the_word() {
-        for words in [
+    fn the_definition_is_sound() {
+        CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_the_image_and_of_the_driver() {
+        let (_, settings) = args("check").unwrap();
+        assert_eq!(settings.driver, Path::new("/oss"));
+        assert_eq!(settings.proc, Path::new("/proc"));
+        assert_eq!(settings.state_dir, Config::default().state_dir);
+        assert_eq!(settings.period, Duration::from_secs(60));
+        assert_eq!(settings.log_format, Format::Text);
+        let (dir, root) = (settings.plugin_dir, settings.host_root);
+        let files = (settings.config, settings.unit, settings.packages);
+        assert_eq!((dir, root, files), (None, None, (None, None, None)));
+    }
+
+    #[test]
+    fn options_come_before_or_after_the_command() {
+        for line in [
             "--plugin-dir /x --period 5 uninstall --drain",
             "uninstall --drain --plugin-dir=/x --period=5",
         ] {
-            let (command, settings) = args(words).unwrap();
-            assert_eq!(command, Command::Uninstall { drain: true }, "{words}");
-            assert_eq!(settings.plugin_dir.unwrap().to_str(), Some("/x"), "{words}");
-            assert_eq!(settings.period, Duration::from_secs(5), "{words}");
+            let (command, settings) = args(line).unwrap();
+            assert_eq!(command, Command::Uninstall { drain: true }, "{line}");
+            assert_eq!(settings.plugin_dir.unwrap().to_str(), Some("/x"), "{line}");
+            assert_eq!(settings.period, Duration::from_secs(5), "{line}");
         }
     }
 
     #[test]
     fn run_goes_on_unless_told_otherwise() {
-        for (words, once) in [("run", false), ("run --once", true)] {
-            assert_eq!(args(words).unwrap().0, Command::Run { once }, "{words}");
+        for (line, once) in [("run", false), ("run --once", true)] {
+            assert_eq!(args(line).unwrap().0, Command::Run { once }, "{line}");
         }
     }
 
     #[test]
     fn what_is_not_understood_is_refused() {
-        for words in [
-            "",
-            "install",
-            "run --plugin-dir x",
-            "run --period 0",
-            "check --drain",
-            "check --once",
-            "run --log-format xml",
+        for (line, expected) in [
+            ("", "requires a subcommand"),
+            ("install", "unrecognized subcommand 'install'"),
+            ("run --plugin-dir x", "an absolute path is expected"),
+            ("run --state-dir x", "an absolute path is expected"),
+            ("run --period 0", "0 is not in 1..=86400"),
+            ("check --drain", "unexpected argument '--drain'"),
+            ("check --once", "unexpected argument '--once'"),
+            ("run --log-format xml", "[possible values: text, json]"),
         ] {
-            assert!(args(words).is_err(), "{words}");
+            let error = args(line).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{line}");
+            assert!(error.to_string().contains(expected), "{line}: {error}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What a node must have before the driver is put there, and before it can mount anything.
+//! What a node must have before the driver is installed, and before it can mount anything.
 
 use crate::args::Settings;
 use crate::directory::Directory;
@@ -7,21 +7,20 @@ use crate::find::Found;
 use crate::finding::Finding;
 use crate::host::{Host, program};
 use crate::mounts::{self, MountTables};
+use crate::node_config;
+use alicloud_oss::config::{Config, DEFAULT_FILE};
 use anyhow::Result;
 use nix::sys::stat::fstat;
 use nix::sys::statvfs::{FsFlags, fstatvfs};
-use serde_json::Value;
 use std::ffi::OsStr;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::Path;
 use std::time::Duration;
 
-/// The node configuration of the driver.
-pub(crate) const CONFIG: &str = "/etc/alicloud-oss/config.json";
 /// The device of FUSE, and its number (`Documentation/admin-guide/devices.txt` of Linux).
 const FUSE: &str = "/dev/fuse";
 const FUSE_NUMBER: (u64, u64) = (10, 229);
-/// `ossfs --version` asks nobody.
+/// `ossfs --version` neither uses the network nor waits for anything.
 const VERSION_LIMIT: Duration = Duration::from_secs(10);
 
 /// Whether the driver can live in the plugin directory, and safely.
@@ -55,16 +54,8 @@ pub(crate) fn directory(plugins: &Directory) -> Result<Vec<Finding>> {
     Ok(findings)
 }
 
-/// Whether the driver to install is one for this machine.
-pub(crate) fn image(settings: &Settings) -> Vec<Finding> {
-    match driver::check_machine(&settings.driver) {
-        Ok(()) => Vec::new(),
-        Err(e) => vec![Finding::blocks_installing(format!("the driver: {e:#}"))],
-    }
-}
-
 /// What is to be known before another driver at `path` is replaced: kubelet holds volumes of one
-/// that answered no capabilities as attachable, and cannot let go of them afterwards.
+/// that answered no capabilities as attachable, and cannot release them afterwards.
 pub(crate) fn replaced(settings: &Settings, path: &Path) -> Option<Finding> {
     // What others may have changed is not run from here.
     let is_safe = |path: &Path| {
@@ -75,7 +66,7 @@ pub(crate) fn replaced(settings: &Settings, path: &Path) -> Option<Finding> {
     if !is_safe(path) || !path.parent().is_some_and(is_safe) {
         return None;
     }
-    // The `init` of this driver would leave a stamp that is not kubelet's.
+    // The `init` of this driver would leave an init record that is not kubelet's.
     let is_ours = driver::build(path).is_ok_and(|build| build.starts_with(driver::NAME));
     if is_ours || driver::init(path).ok()? != Init::NoCapabilities {
         return None;
@@ -91,7 +82,7 @@ pub(crate) fn replaced(settings: &Settings, path: &Path) -> Option<Finding> {
     };
     Some(Finding::note(format!(
         "the old driver without capabilities is installed, and {mounted}: they keep working; \
-         restart kubelet once, so that it lets go of them (or drain the node first)"
+         restart kubelet once, so that it releases them (or drain the node first)"
     )))
 }
 
@@ -99,42 +90,46 @@ pub(crate) fn replaced(settings: &Settings, path: &Path) -> Option<Finding> {
 pub(crate) fn host(settings: &Settings, found: &Found) -> Vec<Finding> {
     if settings.host_root.is_none() {
         return vec![Finding::note(
-            "the host is not reached, so ossfs and /dev/fuse were not looked for: see --host-root",
+            "the host is not reached, so ossfs and /dev/fuse were not checked: see --host-root",
         )];
     }
-    let state = state_directory(settings, &found.host).map(Finding::blocks_mounting);
-    [state, ossfs(&found.host), fuse(&found.host)]
-        .into_iter()
-        .flatten()
-        .collect()
+    let host = &found.host;
+    let (config, broken) = match node_config::read(host) {
+        Ok(config) => (config, None),
+        Err(e) => (None, Some(format!("{e:#}"))),
+    };
+    let problem = broken.or_else(|| other_state_directory(settings, host, config.as_ref()?));
+    let name = config.unwrap_or_default().ossfs;
+    [
+        problem.map(Finding::blocks_mounting),
+        Some(ossfs(host, &name)),
+        fuse(host),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
-/// The FUSE daemon that the node configuration names, else ossfs.
-pub(crate) fn ossfs_program(host: &Host) -> String {
-    configured(host, "ossfs").unwrap_or_else(|| "ossfs".to_owned())
+/// What is wrong if the driver's state directory is not the one that the installer was given. An
+/// error if the node configuration, which names it, is not one.
+pub(crate) fn state_directory(settings: &Settings, host: &Host) -> Result<Option<String>> {
+    let config = node_config::read(host)?;
+    Ok(config.and_then(|config| other_state_directory(settings, host, &config)))
 }
 
-/// The text that the node configuration has for `key`.
-fn configured(host: &Host, key: &str) -> Option<String> {
-    let text = host.read(Path::new(CONFIG)).ok()?;
-    let config: Value = serde_json::from_str(&text).ok()?;
-    Some(config.get(key)?.as_str()?.to_owned())
-}
-
-/// What is wrong if the driver's state directory is another one than the installer looks into.
-pub(crate) fn state_directory(settings: &Settings, host: &Host) -> Option<String> {
-    let configured = configured(host, "stateDir")?;
-    let place = |path: &Path| host.locate(path).ok();
-    let is_same = place(Path::new(&configured)) == place(&settings.state_dir);
-    (!is_same).then(|| {
+fn other_state_directory(settings: &Settings, host: &Host, config: &Config) -> Option<String> {
+    let (configured, given) = (&config.state_dir, &settings.state_dir);
+    let located = |path: &Path| host.locate(path).ok();
+    (located(configured) != located(given)).then(|| {
         format!(
-            "stateDir in {CONFIG} is {configured:?}, and --state-dir is {:?}: they must be the same",
-            settings.state_dir
+            "stateDir in {DEFAULT_FILE} is {configured:?}, and --state-dir is {given:?}: they must \
+             be the same"
         )
     })
 }
 
-/// The version of the host's ossfs as numbers, nothing if it has none; an error if it does not say.
+/// The version of the host's ossfs as numbers, nothing if it has none; an error if its
+/// output has no version.
 pub(crate) fn ossfs_version(host: &Host, name: &str) -> Result<Option<Vec<u32>>> {
     let output = program::run_on(host, name, &[OsStr::new("--version")], VERSION_LIMIT)?;
     if output.is_missing() {
@@ -143,23 +138,25 @@ pub(crate) fn ossfs_version(host: &Host, name: &str) -> Result<Option<Vec<u32>>>
     let text = output.success()?;
     match parse_version(&text) {
         Some(version) => Ok(Some(version)),
-        None => anyhow::bail!("it names no version: {:?}", text.lines().next()),
+        None => anyhow::bail!(
+            "its output has no version: {:?}",
+            text.lines().next().unwrap_or_default()
+        ),
     }
 }
 
-fn ossfs(host: &Host) -> Option<Finding> {
-    let name = ossfs_program(host);
-    Some(match ossfs_version(host, &name) {
+/// Whether `name`, the FUSE daemon that the node configuration names, runs on the host.
+fn ossfs(host: &Host, name: &str) -> Finding {
+    match ossfs_version(host, name) {
         Ok(Some(version)) => Finding::note(format!("{name} {} is installed", dotted(&version))),
         Ok(None) => Finding::blocks_mounting(format!(
             "{name:?} is not installed on the host: install the package ossfs, or set \
-             --ossfs-packages, or name another program in {CONFIG}"
+             --ossfs-packages, or name another program in {DEFAULT_FILE}"
         )),
         Err(e) => Finding::blocks_mounting(format!(
-            "{name:?} cannot be asked for its version on the host ({e:#}): it is expected to run \
-             there, see `{name} --version`"
+            "{name:?} does not run on the host ({e:#}): run `{name} --version` there to see why"
         )),
-    })
+    }
 }
 
 fn fuse(host: &Host) -> Option<Finding> {
@@ -184,7 +181,7 @@ fn fuse(host: &Host) -> Option<Finding> {
     }
 }
 
-/// The numbers behind the first `V` in what `ossfs --version` prints.
+/// The numbers after the first `V` in what `ossfs --version` prints.
 fn parse_version(text: &str) -> Option<Vec<u32>> {
     text.split_whitespace().find_map(|word| {
         let word = word.strip_prefix(['V', 'v'])?;
@@ -205,7 +202,7 @@ pub(crate) fn dotted(version: &[u32]) -> String {
     parts.join(".")
 }
 
-/// Why the driver must stay, if it must: without it these volumes could never be unmounted.
+/// Why the driver must not be removed, if so: without it these volumes could never be unmounted.
 pub(crate) fn mounted(volumes: &[mounts::Volume], host: &Host) -> Option<String> {
     (!volumes.is_empty()).then(|| {
         format!(

@@ -1,5 +1,5 @@
-//! An open directory and the few operations on names in it. Nothing here follows a link, and what
-//! stands at the directory's path meanwhile does not matter.
+//! An open directory and the few operations on names in it. Nothing here follows a link, and
+//! whatever the directory's path leads to meanwhile does not matter.
 
 use anyhow::{Context as _, Result};
 use nix::dir::Dir;
@@ -22,7 +22,7 @@ pub(crate) struct Directory {
     path: PathBuf,
 }
 
-/// What a name stands for.
+/// The type of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     File,
@@ -61,7 +61,7 @@ impl Directory {
         match fstatat(&self.fd, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(Some(stat)),
             Err(Errno::ENOENT) => Ok(None),
-            Err(e) => Err(e).with_context(|| self.says("look at", name)),
+            Err(e) => Err(e).with_context(|| self.act("stat", name)),
         }
     }
 
@@ -74,11 +74,11 @@ impl Directory {
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
         openat(&self.fd, name, flags, Mode::empty())
             .map(File::from)
-            .with_context(|| self.says("open", name))
+            .with_context(|| self.act("open", name))
     }
 
     /// Makes the new file `name` from what `fill` writes, with exactly `mode` and this process's
-    /// user as its owner, and on disk. On an error there is no such file.
+    /// user as its owner, and flushed to disk. On an error there is no such file.
     pub(crate) fn write(
         &self,
         name: &str,
@@ -89,23 +89,23 @@ impl Directory {
             OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let mut file: File = openat(&self.fd, name, flags, Mode::S_IRUSR | Mode::S_IWUSR)
             .map(File::from)
-            .with_context(|| self.says("make", name))?;
+            .with_context(|| self.act("create", name))?;
         let written = fill(&mut file)
             .and_then(|()| Ok(own(&file, mode)?))
             .and_then(|()| file.sync_all());
         if written.is_err() {
             self.remove(name)?;
         }
-        written.with_context(|| self.says("write", name))
+        written.with_context(|| self.act("write", name))
     }
 
     /// Makes the directory `name` with exactly `mode`.
     pub(crate) fn make_directory(&self, name: &str, mode: Mode) -> Result<Self> {
-        mkdirat(&self.fd, name, Mode::S_IRWXU).with_context(|| self.says("make", name))?;
+        mkdirat(&self.fd, name, Mode::S_IRWXU).with_context(|| self.act("create", name))?;
         let directory = self
             .directory(name)?
-            .with_context(|| self.says("open", name))?;
-        own(&directory, mode).with_context(|| self.says("set the mode of", name))?;
+            .with_context(|| self.act("open", name))?;
+        own(&directory, mode).with_context(|| self.act("set the mode of", name))?;
         Ok(directory)
     }
 
@@ -121,13 +121,12 @@ impl Directory {
             .with_context(|| format!("rename {from} to {}", self.path.join(to).display()))
     }
 
-    /// Puts each of two names in the place of the other, at once; false where the file system
-    /// cannot.
+    /// Exchanges two names in one step; false where the file system cannot.
     pub(crate) fn exchange(&self, one: &str, other: &str) -> Result<bool> {
         match renameat2(&self.fd, one, &self.fd, other, RenameFlags::RENAME_EXCHANGE) {
             Ok(()) => Ok(true),
             Err(Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP) => Ok(false),
-            Err(e) => Err(e).with_context(|| self.says("exchange", other)),
+            Err(e) => Err(e).with_context(|| self.act("exchange", other)),
         }
     }
 
@@ -144,17 +143,18 @@ impl Directory {
     fn unlink(&self, name: &str, flags: UnlinkatFlags) -> Result<()> {
         match unlinkat(&self.fd, name, flags) {
             Ok(()) | Err(Errno::ENOENT) => Ok(()),
-            Err(e) => Err(e).with_context(|| self.says("remove", name)),
+            Err(e) => Err(e).with_context(|| self.act("remove", name)),
         }
     }
 
     /// The names in it, `.` and `..` apart.
     pub(crate) fn names(&self) -> Result<Vec<String>> {
-        let says = || format!("list {}", self.path.display());
-        let mut directory = Dir::openat(&self.fd, ".", OPEN, Mode::empty()).with_context(says)?;
+        let context = || format!("list {}", self.path.display());
+        let mut directory =
+            Dir::openat(&self.fd, ".", OPEN, Mode::empty()).with_context(context)?;
         let mut names = Vec::new();
         for entry in directory.iter() {
-            let entry = entry.with_context(says)?;
+            let entry = entry.with_context(context)?;
             let name = entry.file_name().to_string_lossy().into_owned();
             if name != "." && name != ".." {
                 names.push(name);
@@ -163,12 +163,12 @@ impl Directory {
         Ok(names)
     }
 
-    /// Brings the names in it to disk.
+    /// Flushes the names in it to disk.
     pub(crate) fn sync(&self) -> Result<()> {
         fsync(&self.fd).with_context(|| format!("sync {}", self.path.display()))
     }
 
-    fn says(&self, act: &str, name: &str) -> String {
+    fn act(&self, act: &str, name: &str) -> String {
         format!("{act} {}", self.path.join(name).display())
     }
 }
@@ -179,7 +179,7 @@ impl AsFd for Directory {
     }
 }
 
-/// What a state is of.
+/// The type of the file with this state.
 pub(crate) fn kind(stat: &FileStat) -> Kind {
     match SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) {
         SFlag::S_IFREG => Kind::File,
@@ -189,7 +189,7 @@ pub(crate) fn kind(stat: &FileStat) -> Kind {
 }
 
 /// Gives `file` exactly `mode`, whatever the umask, and this process's user and group, whatever
-/// the directory hands down.
+/// the directory would make it inherit.
 fn own(file: impl AsFd, mode: Mode) -> nix::Result<()> {
     fchown(&file, Some(geteuid()), Some(getegid()))?;
     fchmod(&file, mode)

@@ -1,11 +1,12 @@
 //! Which plugin directory the driver belongs into: the one given, else the one that the running
 //! kubelet reads, else the only well-known one that exists. A wrong directory shows only as "no
-//! volume plugin matched", so nothing is guessed.
+//! volume plugin matched" in the events of a Pod, so nothing is guessed.
 
 use crate::args::Settings;
 use crate::finding::Finding;
 use crate::host::Host;
 use crate::kubelet::process::{self, Kubelet, PluginDirectory};
+use alicloud_oss::kubelet::DRIVER_DIRECTORY;
 use anyhow::{Context as _, Result, bail};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -34,7 +35,7 @@ pub(crate) const WELL_KNOWN: [(&str, &str); 9] = [
 pub(crate) struct Found {
     /// As the host sees it.
     pub(crate) path: PathBuf,
-    /// How it is known, for people.
+    /// How it is known, for the log.
     pub(crate) how: String,
     /// Through which root it is reached, and the programs that the driver calls with it.
     pub(crate) host: Host,
@@ -43,13 +44,13 @@ pub(crate) struct Found {
     pub(crate) findings: Vec<Finding>,
 }
 
-/// The plugin directory of this node, which was `before` when it was last looked for: while kubelet
-/// is restarted, nothing else is guessed. An error says which setting helps.
+/// The plugin directory of this node, which was `before` at the last search: while kubelet is
+/// restarted, that one holds. An error says which setting helps.
 pub(crate) fn find(settings: &Settings, before: Option<&Path>) -> Result<Found> {
     let Some(root) = &settings.host_root else {
         let path = settings.plugin_dir.clone().context(
-            "no plugin directory is given and kubelet cannot be asked: set --plugin-dir, or \
-             --host-root=/proc/1/root with hostPID",
+            "no plugin directory is given, and without the host's root kubelet's is not known: set \
+             --plugin-dir, or --host-root=/proc/1/root with hostPID",
         )?;
         return Ok(Found {
             path,
@@ -67,21 +68,21 @@ pub(crate) fn find(settings: &Settings, before: Option<&Path>) -> Result<Found> 
         None if kubelets.is_empty() => match before {
             Some(path) => Ok(Found {
                 path: path.to_owned(),
-                how: "as before; kubelet does not run now".to_owned(),
+                how: "as before; kubelet is not running".to_owned(),
                 host,
                 kubelets: Vec::new(),
                 findings: Vec::new(),
             }),
             None => well_known(host),
         },
-        None => asked(host, &kubelets, read?),
+        None => read_by_all(host, &kubelets, read?),
     }
 }
 
 /// The host whose root is seen at `root`. Without hostPID the first process is the container's own.
 fn host(root: &Path) -> Result<Host> {
-    let place = |path: &Path| std::fs::metadata(path).map(|meta| (meta.dev(), meta.ino()));
-    if root != Path::new("/") && place(root).ok() == place(Path::new("/")).ok() {
+    let identity = |path: &Path| std::fs::metadata(path).map(|meta| (meta.dev(), meta.ino()));
+    if root != Path::new("/") && identity(root).ok() == identity(Path::new("/")).ok() {
         bail!(
             "--host-root={} is this process's own root: set hostPID: true (on the host itself, \
              --host-root=/)",
@@ -105,7 +106,7 @@ pub(crate) fn installed(settings: &Settings) -> Result<Installed> {
         && process::running(&settings.proc)?.is_empty()
     {
         let host = host(root)?;
-        let has_driver = |path: &Path| host.metadata(&path.join(crate::inspect::DIRECTORY)).is_ok();
+        let has_driver = |path: &Path| host.metadata(&path.join(DRIVER_DIRECTORY)).is_ok();
         let known = WELL_KNOWN.iter().map(|(path, _)| PathBuf::from(path));
         return Ok(Installed {
             directories: known.filter(|path| has_driver(path)).collect(),
@@ -143,7 +144,9 @@ fn given(
                 )));
             }
         }
-        Err(e) => findings.push(Finding::note(format!("kubelet cannot be asked: {e:#}"))),
+        Err(e) => findings.push(Finding::note(format!(
+            "the plugin directory of kubelet is not known: {e:#}"
+        ))),
     }
     Ok(Found {
         path: path.to_owned(),
@@ -155,7 +158,7 @@ fn given(
 }
 
 /// The directory that all the running kubelets read.
-fn asked(host: Host, kubelets: &[Kubelet], read: Vec<PluginDirectory>) -> Result<Found> {
+fn read_by_all(host: Host, kubelets: &[Kubelet], read: Vec<PluginDirectory>) -> Result<Found> {
     let mut read = read.into_iter();
     let first = read.next().context("no kubelet runs")?;
     for other in read {
@@ -183,8 +186,8 @@ fn asked(host: Host, kubelets: &[Kubelet], read: Vec<PluginDirectory>) -> Result
             );
         }
         findings.push(Finding::note(format!(
-            "{name} (pid {pid}) runs in a container: the driver runs there, and ossfs is looked for \
-             there"
+            "{name} (pid {pid}) runs in a container: the driver runs there, and so must \
+             ossfs"
         )));
         seen_through = kubelet.root.clone();
     }

@@ -1,11 +1,11 @@
-//! What was found on a node: one line each, with what to do about it.
+//! What was found on a node: one line each, with its remedy.
 
 use std::fmt;
 
 /// What a finding means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Severity {
-    /// Good to know; nothing is kept from working.
+    /// For information; nothing is kept from working.
     Note,
     /// The driver can be installed, but no volume can be mounted: the Pod stays unready.
     BlocksMounting,

@@ -1,37 +1,39 @@
-//! The driver's own words for the host. Where no systemd watches over the FUSE daemons, `heal` is
-//! run regularly: it brings back those that have ended.
+//! The driver's commands that the installer runs on the host. Where no systemd supervises the FUSE
+//! daemons, `heal` is run regularly: it starts those again that have exited.
 
 use crate::args::Settings;
 use crate::find::Found;
 use crate::host::{Host, program};
-use crate::inspect;
+use alicloud_oss::kubelet::{DRIVER_DIRECTORY, DRIVER_FILE};
 use anyhow::Result;
 use serde_json::Value;
 use std::ffi::OsStr;
 use std::path::Path;
 use std::time::Duration;
 
-/// Mounting again takes as long as mounting; a driver that hangs is not waited for any longer.
+/// Mounting again takes as long as mounting; a driver that hangs is killed after that.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// Whether the driver can heal, as far as that is known.
+/// Whether the driver can heal, as far as is known.
 #[derive(Default)]
 pub(crate) struct Heal {
-    /// The driver has said that it does not know the word.
-    unknown: bool,
+    /// The driver has answered that it does not support the command.
+    not_supported: bool,
 }
 
 impl Heal {
-    /// Lets the driver heal its volumes, if the host needs that and the driver can.
+    /// Has the driver heal its volumes, if the host needs that and the driver can.
     pub(crate) fn run(&mut self, settings: &Settings, found: &Found) {
-        if self.unknown || settings.host_root.is_none() || found.host.runs_systemd() {
+        if self.not_supported || settings.host_root.is_none() || found.host.runs_systemd() {
             return;
         }
         match call(&found.host, &found.path, &["heal"]) {
             Ok(Answer::Done(lines)) => lines.iter().for_each(|line| log::info!("heal: {line}")),
-            Ok(Answer::Unknown) => {
-                log::info!("this driver has no heal: volumes whose daemon ends stay dead");
-                self.unknown = true;
+            Ok(Answer::NotSupported) => {
+                log::info!(
+                    "this driver has no heal: volumes whose daemon exits are not served again"
+                );
+                self.not_supported = true;
             }
             Ok(Answer::Failed(message)) => log::warn!("heal: {message}"),
             Err(e) => log::warn!("heal: {e:#}"),
@@ -39,7 +41,7 @@ impl Heal {
     }
 }
 
-/// Lets the driver take the daemons of the old one out of kubelet's cgroup, so that the restart of
+/// Has the driver move the daemons of the old one out of kubelet's cgroup, so that the restart of
 /// kubelet that its replacement needs does not end them.
 pub(crate) fn adopt(settings: &Settings, found: &Found) {
     if settings.host_root.is_none() || !found.host.runs_systemd() {
@@ -47,22 +49,22 @@ pub(crate) fn adopt(settings: &Settings, found: &Found) {
     }
     match call(&found.host, &found.path, &["adopt"]) {
         Ok(Answer::Done(lines)) => lines.iter().for_each(|line| log::info!("adopt: {line}")),
-        Ok(Answer::Unknown) => {}
+        Ok(Answer::NotSupported) => {}
         Ok(Answer::Failed(message)) => log::warn!("adopt: {message}"),
         Err(e) => log::warn!("adopt: {e:#}"),
     }
 }
 
-/// Lets the driver in `plugins` end what calls that were killed have left of volumes: those noted to
-/// show at `targets`, where nothing is mounted, as kubelet would ask it to; and those without any.
+/// Has the driver in `plugins` release what calls that were killed have left of volumes: those with a
+/// record of `targets`, where nothing is mounted, by the unmount call of kubelet; and those without.
 pub(crate) fn end_leftovers(host: &Host, plugins: &Path, targets: &[String]) {
     let unmounts = targets.iter().map(|target| vec!["unmount", target]);
-    for words in unmounts.chain([vec!["heal"]]) {
-        match call(host, plugins, &words) {
+    for args in unmounts.chain([vec!["heal"]]) {
+        match call(host, plugins, &args) {
             Ok(Answer::Done(_)) => {}
-            Ok(Answer::Unknown) => log::warn!("this driver has no {}", words[0]),
-            Ok(Answer::Failed(message)) => log::warn!("{}: {message}", words.join(" ")),
-            Err(e) => log::warn!("{}: {e:#}", words.join(" ")),
+            Ok(Answer::NotSupported) => log::warn!("this driver has no {}", args[0]),
+            Ok(Answer::Failed(message)) => log::warn!("{}: {message}", args.join(" ")),
+            Err(e) => log::warn!("{}: {e:#}", args.join(" ")),
         }
     }
 }
@@ -70,29 +72,29 @@ pub(crate) fn end_leftovers(host: &Host, plugins: &Path, targets: &[String]) {
 #[derive(Debug, PartialEq, Eq)]
 enum Answer {
     Done(Vec<String>),
-    Unknown,
+    NotSupported,
     Failed(String),
 }
 
-/// Runs the driver in the plugin directory `plugins` of `host` with `words`.
-fn call(host: &Host, plugins: &Path, words: &[&str]) -> Result<Answer> {
-    let driver = plugins.join(inspect::DIRECTORY).join(inspect::FILE);
+/// Runs the driver in the plugin directory `plugins` of `host` with `args`.
+fn call(host: &Host, plugins: &Path, args: &[&str]) -> Result<Answer> {
+    let driver = plugins.join(DRIVER_DIRECTORY).join(DRIVER_FILE);
     let driver = driver.to_string_lossy();
-    let words: Vec<&OsStr> = words.iter().map(OsStr::new).collect();
-    let output = program::run_outside(host, &driver, &words, LIMIT)?;
+    let args: Vec<&OsStr> = args.iter().map(OsStr::new).collect();
+    let output = program::run_outside(host, &driver, &args, LIMIT)?;
     Ok(parse(&output.text, output.status))
 }
 
-/// A word that the driver knows prints a line for each thing done, and its status says whether all
-/// is well; one that it does not know is answered as kubelet's words are.
+/// A command that the driver supports prints a line for each thing done, and its status tells success;
+/// one that it does not support is answered as a call of kubelet's.
 fn parse(text: &str, status: Option<i32>) -> Answer {
     let answer: Value = serde_json::from_str(text).unwrap_or_default();
     let lines = || text.lines().map(str::to_owned);
     match (answer["status"].as_str(), status) {
-        (Some("Not supported"), _) => Answer::Unknown,
+        (Some("Not supported"), _) => Answer::NotSupported,
         (Some("Failure"), _) => Answer::Failed(answer["message"].as_str().unwrap_or("").to_owned()),
         (_, Some(0)) => Answer::Done(lines().collect()),
-        _ if text.trim().is_empty() => Answer::Failed("it failed and said nothing".to_owned()),
+        _ if text.trim().is_empty() => Answer::Failed("it failed without output".to_owned()),
         _ => Answer::Failed(lines().collect::<Vec<_>>().join("; ")),
     }
 }
@@ -102,13 +104,13 @@ mod tests {
     use super::{Answer, parse};
 
     #[test]
-    fn a_driver_without_the_word_is_told_from_a_failure() {
+    fn a_command_that_is_not_supported_is_told_from_a_failure() {
         let done = |lines: &[&str]| Answer::Done(lines.iter().map(ToString::to_string).collect());
         assert_eq!(parse("", Some(0)), done(&[]));
         assert_eq!(parse("a\nb\n", Some(0)), done(&["a", "b"]));
         assert_eq!(
             parse(r#"{"status":"Not supported"}"#, Some(0)),
-            Answer::Unknown
+            Answer::NotSupported
         );
         assert_eq!(
             parse(r#"{"status":"Failure","message":"m"}"#, Some(0)),
@@ -118,7 +120,7 @@ mod tests {
         assert_eq!(parse("a\n", None), Answer::Failed("a".to_owned()));
         assert_eq!(
             parse("", Some(1)),
-            Answer::Failed("it failed and said nothing".to_owned())
+            Answer::Failed("it failed without output".to_owned())
         );
     }
 }

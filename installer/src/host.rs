@@ -1,6 +1,7 @@
 //! Paths of the host from where the installer runs. Under another root a link with an absolute path
 //! would lead into the installer's own root, so links are followed here, step by step.
 
+mod exec;
 pub(crate) mod program;
 pub(crate) mod stage;
 
@@ -13,7 +14,7 @@ const MAX_LINKS: usize = 40;
 /// The largest file of the host that is read, in bytes.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// A root directory in whose eyes paths are meant: the host's, or that of one of its processes.
+/// A root directory in which paths are resolved: the host's, or that of one of its processes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Host {
     root: PathBuf,
@@ -30,8 +31,8 @@ impl Host {
         &self.root
     }
 
-    /// Where the host's `path` is seen from here, with no link left in it. What does not exist
-    /// stays as it is written.
+    /// The path here of the host's `path`, with no link left in it. What does not exist stays as
+    /// it is written.
     pub(crate) fn locate(&self, path: &Path) -> Result<PathBuf> {
         let mut rest = parts(path);
         let mut walked: Vec<OsString> = Vec::new();

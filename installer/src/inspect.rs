@@ -1,6 +1,7 @@
-//! What there is in the place of the driver, and whether it is as it must be.
+//! What is installed at the driver's path, and whether it is this driver as it must be.
 
 use crate::directory::{Directory, Kind, kind};
+use alicloud_oss::kubelet::{DRIVER_DIRECTORY, DRIVER_FILE};
 use anyhow::{Context as _, Result};
 use nix::sys::stat::{FileStat, Mode, fstat};
 use std::fmt;
@@ -8,24 +9,20 @@ use std::fs::File;
 use std::io::{Read, Result as IoResult};
 use std::path::Path;
 
-/// The driver's directory in the plugin directory: vendor and driver, as kubelet takes them apart.
-pub(crate) const DIRECTORY: &str = "alicloud~oss";
-/// The driver in its directory.
-pub(crate) const FILE: &str = "oss";
 /// The mode of the driver and its directory: all may read and run it, root alone may change it.
 pub(crate) const MODE: Mode = Mode::from_bits_truncate(0o755);
 
-/// What there is in the place of the driver.
+/// What is installed at the driver's path.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum State {
-    /// This driver, byte by byte, as it must be.
-    Right,
+    /// This driver, byte by byte, with the right owner and mode.
+    Current,
     NoDirectory,
-    /// A link or a file where the driver's directory belongs. kubelet does not see a link to a
+    /// A link or a file at the path of the driver's directory. kubelet does not see a link to a
     /// directory when it starts.
     ForeignDirectory,
     NoFile,
-    /// A directory where the driver belongs.
+    /// A directory at the path of the driver.
     DirectoryAsFile,
     /// Something that a rename replaces; the text says what is wrong.
     Wrong(String),
@@ -34,7 +31,7 @@ pub(crate) enum State {
 impl fmt::Display for State {
     fn fmt(&self, out: &mut fmt::Formatter) -> fmt::Result {
         out.write_str(match self {
-            Self::Right => "this driver is installed",
+            Self::Current => "this driver is installed",
             Self::NoDirectory | Self::NoFile => "no driver is installed",
             Self::ForeignDirectory => "alicloud~oss is not a directory",
             Self::DirectoryAsFile => "the driver is a directory",
@@ -43,33 +40,33 @@ impl fmt::Display for State {
     }
 }
 
-/// What there is in the place of the driver `image`.
+/// What is installed at the path of the driver `image`.
 pub(crate) fn inspect(plugins: &Directory, image: &Path) -> Result<State> {
-    match plugins.kind(DIRECTORY)? {
+    match plugins.kind(DRIVER_DIRECTORY)? {
         None => return Ok(State::NoDirectory),
         Some(Kind::Directory) => {}
         Some(_) => return Ok(State::ForeignDirectory),
     }
-    let Some(directory) = plugins.directory(DIRECTORY)? else {
+    let Some(directory) = plugins.directory(DRIVER_DIRECTORY)? else {
         return Ok(State::NoDirectory);
     };
-    if let Some(what) = judge_directory(&directory)? {
+    if let Some(what) = check_directory(&directory)? {
         return Ok(State::Wrong(what));
     }
-    let Some(stat) = directory.stat(FILE)? else {
+    let Some(stat) = directory.stat(DRIVER_FILE)? else {
         return Ok(State::NoFile);
     };
     Ok(match kind(&stat) {
         Kind::Directory => State::DirectoryAsFile,
         Kind::Other => State::Wrong("the driver is a link or a special file".to_owned()),
-        Kind::File => match judge(&stat) {
+        Kind::File => match check_file(&stat) {
             Some(what) => State::Wrong(what),
             None => {
-                let installed = directory.read(FILE)?;
+                let installed = directory.read(DRIVER_FILE)?;
                 let image = File::open(image)
                     .with_context(|| format!("open the driver {}", image.display()))?;
                 match is_same(installed, image).context("compare the drivers")? {
-                    true => State::Right,
+                    true => State::Current,
                     false => State::Wrong("another driver is installed".to_owned()),
                 }
             }
@@ -77,10 +74,10 @@ pub(crate) fn inspect(plugins: &Directory, image: &Path) -> Result<State> {
     })
 }
 
-/// What is wrong about mode and owner of a driver's directory: who may write there, changes what
+/// What is wrong about mode and owner of a driver's directory: whoever may write there can change what
 /// kubelet runs as root.
-pub(crate) fn judge_directory(directory: &Directory) -> Result<Option<String>> {
-    let stat = fstat(directory).context("look at the driver's directory")?;
+pub(crate) fn check_directory(directory: &Directory) -> Result<Option<String>> {
+    let stat = fstat(directory).context("stat the driver's directory")?;
     let is_safe = stat.st_uid == nix::unistd::geteuid().as_raw() && stat.st_mode & 0o022 == 0;
     Ok((!is_safe).then(|| {
         format!(
@@ -92,7 +89,7 @@ pub(crate) fn judge_directory(directory: &Directory) -> Result<Option<String>> {
 }
 
 /// What is wrong about mode and owner of a driver.
-fn judge(stat: &FileStat) -> Option<String> {
+fn check_file(stat: &FileStat) -> Option<String> {
     let own = nix::unistd::geteuid().as_raw();
     let mode = stat.st_mode & 0o7777;
     if mode != MODE.bits() {

@@ -1,30 +1,30 @@
-//! A process's arguments to what they say about its FlexVolume plugin directory: kubelet's own
-//! words (`cmd/kubelet/app/options`), and those of programs that carry a kubelet inside.
+//! A process's arguments to the flags that tell its FlexVolume plugin directory: kubelet's own
+//! (`cmd/kubelet/app/options`), and those of programs that contain a kubelet.
 
 pub(crate) mod config;
 pub(crate) mod process;
 
 use std::path::Path;
 
-/// The directory of a kubelet that was told of no other (`pkg/kubelet/apis/config/v1beta1`).
+/// The directory of a kubelet without configuration (`pkg/kubelet/apis/config/v1beta1`).
 pub(crate) const DEFAULT_DIRECTORY: &str = "/usr/libexec/kubernetes/kubelet-plugins/volume/exec";
-/// The directory of the kubelet inside MicroShift, which takes no other (`pkg/node/kubelet.go`).
+/// The directory of the kubelet inside MicroShift, which cannot be changed (`pkg/node/kubelet.go`).
 pub(crate) const MICROSHIFT_DIRECTORY: &str = "/var/lib/microshift/kubelet-plugins/volume/exec";
 
 /// Which program a kubelet is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Program {
-    /// kubelet itself, in its own file or in hyperkube. Every word of it is seen.
+    /// kubelet itself, in its own file or in hyperkube. All its arguments are visible.
     Kubelet,
-    /// k3s, with a kubelet inside. It may hide its arguments, and has a file for them.
+    /// k3s, which contains a kubelet. It may hide its arguments, and has a file for them.
     K3s,
-    /// MicroShift, with a kubelet inside.
+    /// MicroShift, which contains a kubelet.
     MicroShift,
 }
 
-/// What the arguments of a kubelet say. The last of two equal options holds, as with kubelet.
+/// The flags of a kubelet that matter here. The last of two equal ones holds, as with kubelet.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Words {
+pub(crate) struct Flags {
     pub(crate) program: Program,
     /// `--volume-plugin-dir`.
     pub(crate) plugin_dir: Option<String>,
@@ -34,12 +34,12 @@ pub(crate) struct Words {
     pub(crate) config_dir: Option<String>,
 }
 
-impl Words {
-    /// The words in `cmdline`, the text of a `/proc/PID/cmdline`, if the process is a kubelet.
+impl Flags {
+    /// The flags in `cmdline`, the text of a `/proc/PID/cmdline`, if the process is a kubelet.
     pub(crate) fn parse(cmdline: &[u8]) -> Option<Self> {
         let text = String::from_utf8_lossy(cmdline);
         let text = text.trim_end_matches('\0');
-        // Who changes the title that ps shows leaves one text with blanks.
+        // A process that changes its title (ps(1)) leaves one text with spaces.
         let argv: Vec<&str> = match text.contains('\0') {
             true => text.split('\0').collect(),
             false => text.split_whitespace().collect(),
@@ -55,40 +55,40 @@ impl Words {
             ("microshift", Some("run")) => (Program::MicroShift, &rest[1..]),
             _ => return None,
         };
-        let mut words = Self {
+        let mut flags = Self {
             program,
             plugin_dir: None,
             config: None,
             config_dir: None,
         };
         match program {
-            Program::Kubelet => words.take(args),
-            Program::K3s => words.take_embedded(&values(args, "kubelet-arg")),
+            Program::Kubelet => flags.add(args),
+            Program::K3s => flags.add_embedded(&values(args, "kubelet-arg")),
             Program::MicroShift => {}
         }
-        Some(words)
+        Some(flags)
     }
 
-    /// Adds what kubelet's arguments `args` say.
-    fn take<S: AsRef<str>>(&mut self, args: &[S]) {
-        for (name, place) in [
+    /// Adds the flags in `args`, kubelet's arguments.
+    fn add<S: AsRef<str>>(&mut self, args: &[S]) {
+        for (name, flag) in [
             ("volume-plugin-dir", &mut self.plugin_dir),
             ("config", &mut self.config),
             ("config-dir", &mut self.config_dir),
         ] {
             if let Some(value) = values(args, name).pop() {
-                *place = Some(value);
+                *flag = Some(value);
             }
         }
     }
 
-    /// Adds what `args` say, which are kubelet's without the dashes, as k3s takes them.
-    pub(crate) fn take_embedded(&mut self, args: &[String]) {
+    /// Adds the flags in `args`, which are kubelet's without the dashes, as in k3s's `kubelet-arg`.
+    pub(crate) fn add_embedded(&mut self, args: &[String]) {
         let args: Vec<String> = args
             .iter()
             .map(|arg| format!("--{}", arg.trim_start_matches('-')))
             .collect();
-        self.take(&args);
+        self.add(&args);
     }
 }
 
@@ -115,14 +115,14 @@ fn values<S: AsRef<str>>(args: &[S], name: &str) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Program, Words};
+    use super::{Flags, Program};
 
-    fn words(argv: &str) -> Option<Words> {
-        Words::parse((argv.split(' ').collect::<Vec<_>>().join("\0") + "\0").as_bytes())
+    fn flags(argv: &str) -> Option<Flags> {
+        Flags::parse((argv.split(' ').collect::<Vec<_>>().join("\0") + "\0").as_bytes())
     }
 
     #[test]
-    fn takes_kubelets_words_in_every_form() {
+    fn reads_kubelets_flags_in_every_form() {
         for (argv, dir, config) in [
             ("kubelet", None, None),
             ("/usr/bin/kubelet --volume-plugin-dir=/a", Some("/a"), None),
@@ -161,9 +161,9 @@ mod tests {
                 None,
             ),
         ] {
-            let words = words(argv).expect(argv);
+            let flags = flags(argv).expect(argv);
             assert_eq!(
-                (words.plugin_dir.as_deref(), words.config.as_deref()),
+                (flags.plugin_dir.as_deref(), flags.config.as_deref()),
                 (dir, config),
                 "{argv}"
             );
@@ -181,16 +181,16 @@ mod tests {
             "rke2 server",
             "microshift show-config",
         ] {
-            assert_eq!(words(argv), None, "{argv}");
+            assert_eq!(flags(argv), None, "{argv}");
         }
     }
 
     #[test]
     fn a_changed_title_is_taken_apart() {
-        let words = Words::parse(b"/usr/local/bin/k3s server\0\0\0\0").unwrap();
-        assert_eq!(words.program, Program::K3s);
+        let flags = Flags::parse(b"/usr/local/bin/k3s server\0\0\0\0").unwrap();
+        assert_eq!(flags.program, Program::K3s);
         assert_eq!(
-            Words::parse(b"microshift\0run\0").unwrap().program,
+            Flags::parse(b"microshift\0run\0").unwrap().program,
             Program::MicroShift
         );
     }

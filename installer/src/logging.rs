@@ -1,12 +1,13 @@
-//! The installer's log on stderr, as a Pod's: one line an event, for people or as JSON.
+//! The installer's log on stderr, as a Pod's: one line for each event, as text or as JSON.
 
+use alicloud_oss::text::strip_control;
 use env_logger::{Builder, Target};
 use log::LevelFilter;
 use serde::Serialize;
 use std::io::Write as _;
 
-/// How a line looks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The format of a line.
+#[derive(clap::ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Format {
     Text,
     Json,
@@ -31,15 +32,12 @@ pub(crate) fn start(format: Format) {
             out.write_all(line(format, &time, record.level().as_str(), &message).as_bytes())
         })
         .try_init();
-    // Only a second call fails: then the log is there.
+    // Only a second call fails: then logging has started already.
     let _ = started;
 }
 
 fn line(format: Format, time: &str, level: &str, message: &str) -> String {
-    let message: String = message
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect();
+    let message = strip_control(message);
     match format {
         Format::Text => format!("{time} {level:5} {message}\n"),
         Format::Json => {

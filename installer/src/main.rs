@@ -1,5 +1,5 @@
 //! The node installer of the FlexVolume driver `alicloud/oss`: finds kubelet's plugin directory,
-//! puts the driver there so that kubelet never meets a partial one, keeps it so, tells whether
+//! installs the driver there so that kubelet never sees a partial one, repairs it, reports whether
 //! kubelet has loaded it, and removes it when no volume is left that only it could unmount.
 
 mod args;
@@ -17,6 +17,7 @@ mod kubelet;
 mod logging;
 mod mounts;
 mod node;
+mod node_config;
 mod packages;
 mod pass;
 mod ready;
@@ -31,17 +32,18 @@ use std::env::args_os;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let words: Vec<_> = args_os().collect();
-    if let Some((error, status)) = host::stage::run(&words) {
-        say(&mut std::io::stderr(), &format!("{error}\n"));
+    let args: Vec<_> = args_os().collect();
+    if let Some((error, status)) = host::stage::run(&args) {
+        print(&mut std::io::stderr(), &format!("{error}\n"));
         return ExitCode::from(u8::try_from(status).unwrap_or(u8::MAX));
     }
-    let (command, settings) = match args::parse(words) {
+    let (command, settings) = match args::parse(args) {
         Ok(parsed) => parsed,
-        // A demand for help is no error.
-        Err(shown) => {
-            let _ = shown.print();
-            return ExitCode::from(u8::try_from(shown.exit_code()).unwrap_or(2));
+        // The text of --help, too, which has status 0.
+        Err(error) => {
+            // Nobody reads it any more: the status says the same.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
     logging::start(settings.log_format);
@@ -54,7 +56,7 @@ fn main() -> ExitCode {
         Command::Check => Ok(pass::check(&settings)),
         Command::Find => find::find(&settings, None).map(|found| {
             let text = format!("{}\t{}\n", found.path.display(), found.how);
-            say(&mut std::io::stdout(), &text);
+            print(&mut std::io::stdout(), &text);
             true
         }),
         Command::Uninstall { drain } => uninstall::uninstall(&settings, drain).map(|()| true),
@@ -69,7 +71,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Writes for the person or the program that started this; whoever has gone is not told.
-fn say(to: &mut impl std::io::Write, text: &str) {
+/// Writes `text` for the person or the program that started this.
+fn print(to: &mut impl std::io::Write, text: &str) {
+    // A reader that has closed the pipe does not want it.
     let _ = to.write_all(text.as_bytes()).and_then(|()| to.flush());
 }

@@ -2,12 +2,14 @@
 //! (proc_pid_mountinfo(5)).
 
 use crate::host::Host;
+use alicloud_oss::kubelet::target::Target;
+use alicloud_oss::mounts::table::{Mount, MountTable};
 use anyhow::{Context as _, Result};
 use nix::poll::PollFlags;
 use std::fs::File;
 use std::io::{ErrorKind, Read as _, Seek as _};
 use std::os::fd::{AsFd as _, BorrowedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A mounted volume: `<kubelet root>/pods/<uid>/volumes/alicloud~oss/<name>`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -16,8 +18,8 @@ pub(crate) struct Volume {
     pub(crate) name: String,
 }
 
-/// The mount tables of the host and of each kubelet that has another, which can be waited for: a
-/// table becomes urgent (POLLPRI) with each change.
+/// The mount tables of the host and of its kubelets, which may be in other mount namespaces. poll(2)
+/// reports each change of a table as POLLPRI (proc_pid_mounts(5)).
 pub(crate) struct MountTables(Vec<File>);
 
 impl MountTables {
@@ -28,7 +30,7 @@ impl MountTables {
             let path = proc.join(format!("{pid}/mountinfo"));
             match File::open(&path) {
                 Ok(table) => tables.push(table),
-                // A kubelet that has ended meanwhile.
+                // A kubelet that has exited meanwhile.
                 Err(e) if e.kind() == ErrorKind::NotFound && *pid != 1 => {}
                 Err(e) => {
                     return Err(e).with_context(|| format!("open mount table {}", path.display()));
@@ -38,25 +40,22 @@ impl MountTables {
         Ok(Self(tables))
     }
 
-    /// The volumes of this driver that are mounted now.
+    /// The volumes of this driver that are mounted now, each once.
     pub(crate) fn volumes(&mut self) -> Result<Vec<Volume>> {
-        Ok(parse(&self.read()?))
+        Ok(volumes(&self.read()?))
     }
 
-    /// The mount points below the directory `path` of the host.
-    pub(crate) fn below(&mut self, path: &Path) -> Result<Vec<String>> {
-        let text = self.read()?;
-        let points = text.lines().filter_map(|line| line.split(' ').nth(4));
-        let mut found: Vec<String> = points
-            .filter(|point| Path::new(point).starts_with(path))
-            .map(str::to_owned)
-            .collect();
+    /// The mount points below the directory `path` of the host, each once.
+    pub(crate) fn below(&mut self, path: &Path) -> Result<Vec<PathBuf>> {
+        let table = self.read()?;
+        let mut found: Vec<PathBuf> = table.below(path).into_iter().map(Path::to_owned).collect();
         found.sort();
         found.dedup();
         Ok(found)
     }
 
-    fn read(&mut self) -> Result<String> {
+    /// The mounts of all tables, one table after the other.
+    fn read(&mut self) -> Result<MountTable> {
         let mut bytes = Vec::new();
         for table in &mut self.0 {
             table
@@ -64,7 +63,7 @@ impl MountTables {
                 .and_then(|()| table.read_to_end(&mut bytes))
                 .context("read the host's mount table")?;
         }
-        Ok(String::from_utf8_lossy(&bytes).into_owned())
+        Ok(MountTable::parse(&String::from_utf8_lossy(&bytes)))
     }
 
     pub(crate) fn sources(&self) -> Vec<(BorrowedFd<'_>, PollFlags)> {
@@ -73,29 +72,26 @@ impl MountTables {
     }
 }
 
-/// The volumes of this driver in `mountinfo`, each once.
-fn parse(mountinfo: &str) -> Vec<Volume> {
-    let mut volumes: Vec<Volume> = mountinfo.lines().filter_map(parse_line).collect();
+/// The volumes of this driver in `table`, each once.
+fn volumes(table: &MountTable) -> Vec<Volume> {
+    let mut volumes: Vec<Volume> = table.iter().filter_map(volume).collect();
     volumes.sort();
     volumes.dedup();
     volumes
 }
 
-fn parse_line(line: &str) -> Option<Volume> {
-    let (fixed, rest) = line.split_once(" - ")?;
-    rest.starts_with("fuse").then_some(())?;
-    // Kubernetes' names have no blanks, so no escapes either.
-    let point = fixed.split(' ').nth(4)?;
-    let mut parts = point.rsplit('/');
-    let name = parts.next()?.to_owned();
-    let is_ours =
-        parts.next() == Some(crate::inspect::DIRECTORY) && parts.next() == Some("volumes");
-    let pod_uid = parts.next()?.to_owned();
-    (is_ours && parts.next() == Some("pods")).then_some(Volume { pod_uid, name })
+/// The volume that `mount` is, if it is one.
+fn volume(mount: &Mount) -> Option<Volume> {
+    let target = Target::parse(mount.mount_point.as_os_str()).ok()?;
+    let (pod_uid, name) = target.pod_and_volume()?;
+    mount.is_ossfs().then(|| Volume {
+        pod_uid: pod_uid.to_owned(),
+        name: name.to_owned(),
+    })
 }
 
-/// `volumes` for people: each with its Pod's namespace and name, where kubelet's log directory
-/// `/var/log/pods/NAMESPACE_NAME_UID` tells them.
+/// The text for `volumes`: each with its Pod's namespace and name, where kubelet's log directory
+/// `/var/log/pods/NAMESPACE_NAME_UID` has them.
 pub(crate) fn describe(volumes: &[Volume], host: &Host) -> String {
     let names: Vec<String> = host
         .locate(Path::new("/var/log/pods"))
@@ -129,11 +125,13 @@ fn pod_name(directory: &str, uid: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Volume, describe, parse, pod_name};
+    use super::{MountTables, Volume, describe, pod_name, volumes};
     use crate::host::Host;
+    use alicloud_oss::mounts::table::MountTable;
+    use std::path::Path;
 
     #[test]
-    fn only_fuse_mounts_in_the_place_of_a_volume_count() {
+    fn only_mounts_of_ossfs_at_the_path_of_a_volume_count() {
         let table = "\
 27 1 254:0 / / rw - ext4 /dev/vda rw
 90 27 0:50 / /var/lib/kubelet/pods/a/volumes/alicloud~oss/v1 rw shared:1 - fuse.ossfs ossfs rw
@@ -143,12 +141,45 @@ mod tests {
 94 27 0:53 / /var/lib/kubelet/pods/c/volumes/other~oss/v rw - fuse.ossfs ossfs rw
 95 27 0:54 / /var/lib/kubelet/pods/c/volumes/alicloud~oss/v/deeper rw - fuse.ossfs ossfs rw
 96 27 0:55 / /run/alicloud-oss/volumes/x/staging rw - fuse.ossfs ossfs rw
+97 27 0:56 / /var/lib/kubelet/pods/d/volumes/alicloud~oss/v rw - fuse.sshfs host:/ rw
+98 27 0:57 / /srv/my\\040kubelet/pods/e/volumes/alicloud~oss/v3 rw - fuse.ossfs ossfs rw
 garbage";
         let volume = |pod: &str, name: &str| Volume {
             pod_uid: pod.to_owned(),
             name: name.to_owned(),
         };
-        assert_eq!(parse(table), [volume("a", "v1"), volume("b", "v2")]);
+        assert_eq!(
+            volumes(&MountTable::parse(table)),
+            [volume("a", "v1"), volume("b", "v2"), volume("e", "v3")]
+        );
+    }
+
+    #[test]
+    fn mounts_of_several_tables_are_named_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let line = |id, path| format!("{id} 1 0:50 / {path} rw - fuse.ossfs ossfs rw\n");
+        for (pid, text) in [
+            (
+                "1",
+                line(5, "/run/o/volumes") + &line(6, "/run/o/volumes/b/staging"),
+            ),
+            (
+                "7",
+                line(5, "/run/o/volumes/a/staging") + &line(6, "/run/o/volumes/b/staging"),
+            ),
+        ] {
+            std::fs::create_dir(dir.path().join(pid)).unwrap();
+            std::fs::write(dir.path().join(pid).join("mountinfo"), text).unwrap();
+        }
+        // Process 8 has exited.
+        let mut tables = MountTables::open(dir.path(), &[7, 8]).unwrap();
+        assert_eq!(
+            tables.below(Path::new("/run/o/volumes")).unwrap(),
+            [
+                Path::new("/run/o/volumes/a/staging"),
+                Path::new("/run/o/volumes/b/staging")
+            ]
+        );
     }
 
     #[test]

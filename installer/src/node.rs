@@ -1,12 +1,12 @@
-//! What the driver needs on the host beside itself: its configuration, the systemd unit, updatedb
-//! told to leave buckets alone. And all of it undone.
+//! What the driver needs on the host besides itself: its configuration, the systemd unit, buckets
+//! left out by updatedb. And the removal of all that.
 
 use crate::args::Settings;
-use crate::checks::CONFIG;
 use crate::directory::Directory;
 use crate::find::Found;
 use crate::host::{Host, program};
 use crate::updatedb;
+use alicloud_oss::config::{Config, DEFAULT_FILE};
 use anyhow::{Context as _, Error, Result, bail};
 use nix::sys::stat::Mode;
 use std::ffi::OsStr;
@@ -18,20 +18,20 @@ use std::time::Duration;
 
 const UPDATEDB: &str = "/etc/updatedb.conf";
 const UNITS: &str = "/etc/systemd/system";
-/// The unit that the driver makes itself where nobody has installed one.
+/// The unit that the driver itself makes where nobody has installed one.
 const RUNTIME_UNIT: &str = "/run/systemd/system/alicloud-oss@.service";
 /// systemd reads its units in well under a second.
 const SYSTEMCTL_LIMIT: Duration = Duration::from_secs(30);
 
-/// Brings to the host what is missing there. Nothing of it is needed to unmount, so what goes wrong
-/// is logged and tried again at the next pass.
+/// Installs on the host what is missing there. Nothing of it is needed to unmount, so a failure is
+/// logged and tried again at the next pass.
 pub(crate) fn prepare(settings: &Settings, found: &Found) {
     if settings.host_root.is_none() {
         return;
     }
     for result in [
         configure(settings, &found.host),
-        put_unit(settings, &found.host),
+        install_unit(settings, &found.host),
         change(&found.host, UPDATEDB, updatedb::prune),
     ] {
         if let Err(e) = result {
@@ -40,9 +40,9 @@ pub(crate) fn prepare(settings: &Settings, found: &Found) {
     }
 }
 
-/// Takes from the host what `prepare` and the driver put there, the state directory apart. The log
-/// stays, and so does a configuration that is not the one in `settings`. An error names all that
-/// could not be taken away; the rest is gone.
+/// Removes from the host what `prepare` and the driver wrote there, the state directory apart. The
+/// log stays, and so does a configuration that is not the one in `settings`. An error names all that
+/// could not be removed; the rest is removed.
 pub(crate) fn undo(settings: &Settings, host: &Host) -> Result<()> {
     let failed: Vec<Error> = [
         change(host, UPDATEDB, updatedb::restore).and(remove_new(host, Path::new(UPDATEDB))),
@@ -83,49 +83,44 @@ fn remove_units(settings: &Settings, host: &Host) -> Result<()> {
 }
 
 fn remove_configuration(settings: &Settings, host: &Host) -> Result<()> {
-    let (Some(source), config) = (&settings.config, Path::new(CONFIG)) else {
+    let (Some(source), config) = (&settings.config, Path::new(DEFAULT_FILE)) else {
         return Ok(());
     };
     remove_new(host, config)?;
     if is_same(host, config, source)? {
         remove(host, config)?;
     } else if host.metadata(config).is_ok() {
-        log::info!("{CONFIG} stays: it is not as it was installed");
+        log::info!("{DEFAULT_FILE} stays: it has been changed since it was installed");
     }
     remove_empty(host, config.parent());
     Ok(())
 }
 
-/// The administrator's configuration is never overwritten, and a broken one not installed.
+/// The administrator's configuration is never overwritten, and one that the driver would refuse is
+/// not installed.
 fn configure(settings: &Settings, host: &Host) -> Result<()> {
     let Some(source) = &settings.config else {
         return Ok(());
     };
-    if host.metadata(Path::new(CONFIG)).is_ok() {
+    if host.metadata(Path::new(DEFAULT_FILE)).is_ok() {
         return Ok(());
     }
     let text = std::fs::read_to_string(source)
         .with_context(|| format!("read the node configuration {}", source.display()))?;
-    let json: serde_json::Value = serde_json::from_str(&text)
+    Config::parse(&text)
         .with_context(|| format!("read the node configuration {}", source.display()))?;
-    if !json.is_object() {
-        bail!(
-            "the node configuration {} is not a JSON object",
-            source.display()
-        );
-    }
-    put(host, Path::new(CONFIG), text.as_bytes(), 0o644, 0o755)?;
-    log::info!("installed {CONFIG}");
+    write_atomic(host, Path::new(DEFAULT_FILE), text.as_bytes(), 0o644, 0o755)?;
+    log::info!("installed {DEFAULT_FILE}");
     Ok(())
 }
 
-/// The file of the unit, and its place on the host.
+/// The file of the unit, and its path on the host.
 fn unit(settings: &Settings) -> Option<(&Path, PathBuf)> {
     let source = settings.unit.as_deref()?;
     Some((source, Path::new(UNITS).join(source.file_name()?)))
 }
 
-fn put_unit(settings: &Settings, host: &Host) -> Result<()> {
+fn install_unit(settings: &Settings, host: &Host) -> Result<()> {
     let Some((source, target)) = unit(settings).filter(|_| host.runs_systemd()) else {
         return Ok(());
     };
@@ -133,7 +128,7 @@ fn put_unit(settings: &Settings, host: &Host) -> Result<()> {
         return Ok(());
     }
     let bytes = std::fs::read(source).with_context(|| format!("read {}", source.display()))?;
-    put(host, &target, &bytes, 0o644, 0o755)?;
+    write_atomic(host, &target, &bytes, 0o644, 0o755)?;
     reload_systemd(host)?;
     log::info!("installed {}", target.display());
     Ok(())
@@ -158,24 +153,25 @@ fn change(host: &Host, path: &str, edit: fn(&str) -> Option<String>) -> Result<(
     };
     let mode = host
         .metadata(path)
-        .with_context(|| format!("look at {}", path.display()))?
+        .with_context(|| format!("stat {}", path.display()))?
         .permissions()
         .mode();
-    put(host, path, changed.as_bytes(), mode & 0o777, 0o755)?;
+    write_atomic(host, path, changed.as_bytes(), mode & 0o777, 0o755)?;
     log::info!("changed {}", path.display());
     Ok(())
 }
 
-/// Writes the host's file at `path` at once, with directories above it as needed.
-pub(crate) fn put(
+/// Replaces the host's file at `path` in one step, and makes missing directories above it. A reader
+/// sees the old file or the whole new one; on an error there is still the old one.
+pub(crate) fn write_atomic(
     host: &Host,
     path: &Path,
     bytes: &[u8],
     mode: u32,
     directory_mode: u32,
 ) -> Result<()> {
-    let place = locate(host, path)?;
-    let (Some(parent), Some(name)) = (place.parent(), place.file_name()) else {
+    let located = locate(host, path)?;
+    let (Some(parent), Some(name)) = (located.parent(), located.file_name()) else {
         bail!("{} is not a file", path.display());
     };
     DirBuilder::new()
@@ -183,11 +179,11 @@ pub(crate) fn put(
         .mode(directory_mode)
         .create(parent)
         .with_context(|| format!("make directory {}", parent.display()))?;
-    let directory =
-        Directory::open(parent)?.with_context(|| format!("{} is gone", parent.display()))?;
+    let directory = Directory::open(parent)?
+        .with_context(|| format!("{} was removed meanwhile", parent.display()))?;
     let name = name.to_string_lossy();
     let new = new_name(&name);
-    // Left behind by an installer that was killed.
+    // Left by an installer that was killed.
     directory.remove(&new)?;
     directory.write(&new, Mode::from_bits_truncate(mode), |file| {
         file.write_all(bytes)
@@ -196,7 +192,7 @@ pub(crate) fn put(
     directory.sync()
 }
 
-/// Under which a file is made before it comes into its place.
+/// The name under which a file is written before it is renamed.
 fn new_name(name: &str) -> String {
     format!(".{name}.new")
 }
@@ -209,15 +205,15 @@ pub(crate) fn remove(host: &Host, path: &Path) -> Result<()> {
 
 /// Removes what a killed installer has not finished writing for the host's file at `path`.
 fn remove_new(host: &Host, path: &Path) -> Result<()> {
-    let place = locate(host, path)?;
-    let name = place.file_name().unwrap_or_default().to_string_lossy();
-    remove_at(&place.with_file_name(new_name(&name)))
+    let located = locate(host, path)?;
+    let name = located.file_name().unwrap_or_default().to_string_lossy();
+    remove_at(&located.with_file_name(new_name(&name)))
 }
 
-fn remove_at(place: &Path) -> Result<()> {
-    match std::fs::remove_file(place) {
+fn remove_at(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
         Err(e) if !matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
-            Err(e).with_context(|| format!("remove {}", place.display()))
+            Err(e).with_context(|| format!("remove {}", path.display()))
         }
         _ => Ok(()),
     }
@@ -225,9 +221,9 @@ fn remove_at(place: &Path) -> Result<()> {
 
 /// Removes the host's directory at `path` if nothing is in it.
 pub(crate) fn remove_empty(host: &Host, path: Option<&Path>) {
-    if let Some(Ok(place)) = path.map(|path| host.locate(path)) {
-        // Not empty: somebody needs it.
-        let _ = std::fs::remove_dir(place);
+    if let Some(Ok(located)) = path.map(|path| host.locate(path)) {
+        // If it is not empty, somebody else uses it.
+        let _ = std::fs::remove_dir(located);
     }
 }
 
@@ -243,5 +239,5 @@ fn is_same(host: &Host, path: &Path, source: &Path) -> Result<bool> {
 
 pub(crate) fn locate(host: &Host, path: &Path) -> Result<PathBuf> {
     host.locate(path)
-        .with_context(|| format!("look at {}", path.display()))
+        .with_context(|| format!("resolve {}", path.display()))
 }

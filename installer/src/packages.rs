@@ -1,6 +1,6 @@
-//! ossfs from packages that the administrator put into a directory: the one for this distribution is
+//! ossfs from packages that the administrator provides in a directory: the one for this distribution is
 //! chosen by its name and installed with the host's own package manager, where ossfs is missing or
-//! older. Daemons that run keep the program that they started from.
+//! older. Running daemons keep the program that they were started from.
 
 mod choose;
 
@@ -10,18 +10,17 @@ use crate::find::Found;
 use crate::host::Host;
 use crate::host::program::{self, Output};
 use crate::node;
+use crate::state::{DEB_COPY, RPM_COPY};
 use anyhow::{Context as _, Result, bail};
 use choose::{Format, OsRelease, Package};
 use std::ffi::OsStr;
 use std::path::Path;
 use std::time::Duration;
 
-/// What a package is called in the state directory while it is installed.
-pub(crate) const COPIES: [&str; 2] = ["ossfs-package.rpm", "ossfs-package.deb"];
-/// A package manager on a slow disk, behind another one that holds its lock.
+/// Enough for a package manager on a slow disk that waits for another one's lock.
 const LIMIT: Duration = Duration::from_secs(300);
 
-/// Installs ossfs if packages are given and the host needs one. Failures are logged: the checks say
+/// Installs ossfs if packages are given and the host needs one. Failures are logged: the checks report
 /// whether mounting is possible.
 pub(crate) fn install(settings: &Settings, found: &Found) {
     let Some(directory) = &settings.packages else {
@@ -44,7 +43,7 @@ fn install_from(directory: &Path, settings: &Settings, host: &Host) -> Result<()
         .read(Path::new("/etc/os-release"))
         .context("read the host's /etc/os-release")?;
     let os = OsRelease::parse(&text);
-    let system = nix::sys::utsname::uname().context("ask the kernel for its machine")?;
+    let system = nix::sys::utsname::uname().context("uname")?;
     let machine = system.machine().to_string_lossy();
     let Some(package) = choose::choose(&packages, &os, &machine) else {
         bail!(
@@ -54,15 +53,15 @@ fn install_from(directory: &Path, settings: &Settings, host: &Host) -> Result<()
             choose::wanted(&os, &machine)
         );
     };
-    // One that does not run is as good as none.
+    // One that does not run counts as missing.
     let present = checks::ossfs_version(host, "ossfs").ok().flatten();
     let is_new = present.is_none();
     if present.is_some_and(|present| present >= package.version) {
         return Ok(());
     }
     let copy = settings.state_dir.join(match package.format {
-        Format::Rpm => COPIES[0],
-        Format::Deb => COPIES[1],
+        Format::Rpm => RPM_COPY,
+        Format::Deb => DEB_COPY,
     });
     let file = directory.join(&package.file);
     let installed = run_manager(host, package.format, &file, &copy, is_new);
@@ -73,25 +72,25 @@ fn install_from(directory: &Path, settings: &Settings, host: &Host) -> Result<()
 }
 
 /// Installs the package in `file` by way of the host's `copy`. rpm refuses a package whose dependencies
-/// are missing; dpkg unpacks it nevertheless, so one that `is_new` is taken away again.
+/// are missing; dpkg unpacks it nevertheless, so one that `is_new` is removed again.
 fn run_manager(host: &Host, format: Format, file: &Path, copy: &Path, is_new: bool) -> Result<()> {
-    let (name, words) = match format {
+    let (name, options) = match format {
         Format::Rpm => ("rpm", ["-U"].as_slice()),
         Format::Deb => ("dpkg", ["--force-confold", "--install"].as_slice()),
     };
-    let mut args: Vec<&OsStr> = words.iter().map(OsStr::new).collect();
+    let mut args: Vec<&OsStr> = options.iter().map(OsStr::new).collect();
     args.push(copy.as_os_str());
     let output = program::run_with_copy(host, (file, copy), name, &args, LIMIT)?;
-    let installed = judge(output, name);
+    let installed = check(output, name);
     if installed.is_err() && is_new && format == Format::Deb {
         let args = [OsStr::new("--remove"), OsStr::new("ossfs")];
-        judge(program::run_outside(host, name, &args, LIMIT)?, name)?;
+        check(program::run_outside(host, name, &args, LIMIT)?, name)?;
     }
     installed
 }
 
-/// An error with the reason unless the package manager `name` did what it was asked.
-fn judge(output: Output, name: &str) -> Result<()> {
+/// An error with the reason unless the package manager `name` succeeded.
+fn check(output: Output, name: &str) -> Result<()> {
     let why = missing(&output.text).map(str::to_owned);
     match (output.success(), why) {
         (Ok(_), _) => Ok(()),

@@ -1,27 +1,32 @@
-//! One look at the node, with or without acting on it.
+//! One pass over the node: what is wrong, and with `install` its repair.
 
 use crate::args::Settings;
 use crate::directory::Directory;
 use crate::find::{self, Found};
 use crate::finding::{Finding, Severity};
-use crate::inspect::{self, State, inspect};
+use crate::inspect::{State, inspect};
 use crate::install;
 use crate::watch::Watch;
 use crate::{checks, driver, heal, ready};
+use alicloud_oss::kubelet::{DRIVER_DIRECTORY, DRIVER_FILE};
+use alicloud_oss::state::init_record::InitRecord;
+use alicloud_oss::state::layout::INIT_RECORD;
 use anyhow::{Context as _, Result};
 use std::fs::DirBuilder;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
-/// What a pass came to.
+/// The result of a pass.
 pub(crate) struct Pass {
     pub(crate) findings: Vec<Finding>,
     /// The plugin directory, if it is known.
     pub(crate) found: Option<Found>,
-    /// The driver, if it is installed and right.
+    /// The driver, if it is installed as it must be.
     pub(crate) driver: Option<PathBuf>,
-    /// Whether this pass put it there.
+    /// Whether this pass installed it.
     pub(crate) installed: bool,
+    /// Whether this pass tried to, and failed. Its attempt has changed the plugin directory, too.
+    pub(crate) failed: bool,
 }
 
 impl Pass {
@@ -33,15 +38,15 @@ impl Pass {
     }
 }
 
-/// Brings the driver into its place if it is not there; `watch` is told what to watch first, so that
-/// nothing that happens meanwhile is missed. `before` is the plugin directory of the last pass.
+/// Installs the driver unless it is installed as it must be. What is to be watched is added to
+/// `watch` first, so that no change meanwhile is missed. `before` is the plugin directory of the last pass.
 pub(crate) fn install(settings: &Settings, watch: Option<&Watch>, before: Option<&Path>) -> Pass {
-    look(settings, watch, true, before)
+    examine(settings, watch, true, before)
 }
 
-/// Says what is wrong on this node, and returns whether volumes can be mounted by this driver.
+/// Logs what is wrong on this node, and returns whether volumes can be mounted by this driver.
 pub(crate) fn check(settings: &Settings) -> bool {
-    let mut pass = look(settings, None, false, None);
+    let mut pass = examine(settings, None, false, None);
     if let Some(found) = &pass.found {
         pass.findings.extend(checks::host(settings, found));
         match (
@@ -72,30 +77,33 @@ fn loaded(settings: &Settings, found: &Found, path: Option<&Path>) -> Result<Opt
         return Ok(None);
     };
     let since = std::fs::metadata(path)
-        .with_context(|| format!("look at {}", path.display()))?
+        .with_context(|| format!("stat {}", path.display()))?
         .ctime();
-    let stamp = found.host.locate(&settings.state_dir.join(ready::STAMP))?;
-    let stamp = ready::Stamp::read(&stamp)?;
+    let record = found.host.locate(&settings.state_dir.join(INIT_RECORD))?;
+    let record = InitRecord::read(&record)?;
     let build = driver::build(path)?;
     Ok(ready::problem(
-        stamp.as_ref(),
+        record.as_ref(),
         &build,
-        since,
+        // Before 1970 it is as good as in it.
+        since.try_into().unwrap_or(0),
         &found.kubelets,
     ))
 }
 
-fn look(settings: &Settings, watch: Option<&Watch>, act: bool, before: Option<&Path>) -> Pass {
+fn examine(settings: &Settings, watch: Option<&Watch>, act: bool, before: Option<&Path>) -> Pass {
     let mut pass = Pass {
         findings: Vec::new(),
         found: None,
         driver: None,
         installed: false,
+        failed: false,
     };
     match find::find(settings, before) {
         Ok(mut found) => {
             pass.findings.append(&mut found.findings);
             let result = in_directory(settings, &found, watch, act, &mut pass);
+            pass.failed = result.is_err();
             pass.add(result);
             pass.found = Some(found);
         }
@@ -111,28 +119,28 @@ fn in_directory(
     act: bool,
     pass: &mut Pass,
 ) -> Result<()> {
-    let place = found
+    let located = found
         .host
         .locate(&found.path)
-        .with_context(|| format!("look at {}", found.path.display()))?;
-    let driver_directory = place.join(inspect::DIRECTORY);
+        .with_context(|| format!("resolve {}", found.path.display()))?;
+    let driver_directory = located.join(DRIVER_DIRECTORY);
     if let Some(watch) = watch {
-        // The directories above too: any of them may be renamed, and made anew.
-        for directory in [place.parent(), Some(&place), Some(&driver_directory)] {
+        // The directories above it, too: any of them may be renamed or replaced.
+        for directory in [located.parent(), Some(&located), Some(&driver_directory)] {
             directory.into_iter().for_each(|path| watch.add(path));
         }
     }
-    if act && !place.exists() {
+    if act && !located.exists() {
         // kubelet makes it itself when it starts (`pkg/volume/flexvolume/probe.go`).
         let mut builder = DirBuilder::new();
         builder
             .recursive(true)
             .mode(0o755)
-            .create(&place)
-            .with_context(|| format!("make the plugin directory {}", found.path.display()))?;
-        watch.into_iter().for_each(|watch| watch.add(&place));
+            .create(&located)
+            .with_context(|| format!("create the plugin directory {}", found.path.display()))?;
+        watch.into_iter().for_each(|watch| watch.add(&located));
     }
-    let plugins = Directory::open(&place)?.with_context(|| {
+    let plugins = Directory::open(&located)?.with_context(|| {
         format!(
             "the plugin directory {} does not exist ({})",
             found.path.display(),
@@ -140,9 +148,8 @@ fn in_directory(
         )
     })?;
     let directory =
-        checks::directory(&plugins).with_context(|| format!("look at {}", found.path.display()))?;
+        checks::directory(&plugins).with_context(|| format!("stat {}", found.path.display()))?;
     pass.findings.extend(directory);
-    pass.findings.extend(checks::image(settings));
     if pass
         .findings
         .iter()
@@ -160,28 +167,28 @@ fn in_directory(
     pass.findings.extend(replaced);
     if !act {
         match state {
-            State::Right => pass.driver = Some(path),
+            State::Current => pass.driver = Some(path),
             wrong => pass.findings.push(Finding::blocks_mounting(format!(
-                "{wrong} in {}: oss-installer run puts it right",
+                "{wrong} in {}: oss-installer run repairs it",
                 found.path.display()
             ))),
         }
         return Ok(());
     }
-    if state != State::Right || install::has_leftovers(&plugins)? {
+    if state != State::Current || install::has_leftovers(&plugins)? {
         let was = install::install(&plugins, &settings.driver)
             .with_context(|| format!("install into {}", found.path.display()))?;
         watch
             .into_iter()
             .for_each(|watch| watch.add(&driver_directory));
-        pass.installed = was != State::Right;
+        pass.installed = was != State::Current;
         if pass.installed {
             log::info!(
                 "installed {} (before: {was}; plugin directory: {})",
                 found
                     .path
-                    .join(inspect::DIRECTORY)
-                    .join(inspect::FILE)
+                    .join(DRIVER_DIRECTORY)
+                    .join(DRIVER_FILE)
                     .display(),
                 found.how
             );

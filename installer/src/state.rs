@@ -1,9 +1,12 @@
-//! The driver's state directory, as far as the installer has to do with it (the driver's
-//! `src/volume.rs` says what is in it): closed to others, noted to be drained, and taken away.
+//! The driver's state directory (`alicloud_oss::state::layout` says what is in it), as far as the
+//! installer changes it: root's alone, marked as being drained, removed.
 
 use crate::args::Settings;
 use crate::host::Host;
-use crate::{node, packages, ready};
+use crate::node;
+use alicloud_oss::state::layout::{
+    BOOT, DRAIN, INCOMPLETE, INIT_RECORD, LOCKS, VOLUMES, VolumeLayout,
+};
 use anyhow::{Context as _, Result};
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::{File, Permissions};
@@ -11,24 +14,18 @@ use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-/// While it is there, the driver mounts nothing.
-const DRAIN: &str = "drain";
-/// Which boot of the node the rest is of.
-const BOOT: &str = "boot";
-/// A file for each target that a call of the driver is busy with, which the call has locked.
-const LOCKS: &str = "locks";
-/// A directory for each volume, with a file `lock`, a directory `targets` of files that hold the
-/// targets which show it, its key, and more.
-const VOLUMES: &str = "volumes";
+/// A package of ossfs in the state directory, while it is installed.
+pub(crate) const RPM_COPY: &str = "ossfs-package.rpm";
+pub(crate) const DEB_COPY: &str = "ossfs-package.deb";
 
 /// Makes the state directory root's alone, as the driver expects it, where it is there already:
-/// kubelet makes a directory that it mounts into a Pod for all to read.
-pub(crate) fn close(settings: &Settings) {
+/// kubelet makes a directory that it mounts into a Pod readable for all.
+pub(crate) fn restrict_mode(settings: &Settings) {
     let root = settings.host_root.as_deref().unwrap_or(Path::new("/"));
-    let closed = Host::new(root)
+    let restricted = Host::new(root)
         .locate(&settings.state_dir)
-        .and_then(|place| std::fs::set_permissions(place, Permissions::from_mode(0o700)));
-    match closed {
+        .and_then(|path| std::fs::set_permissions(path, Permissions::from_mode(0o700)));
+    match restricted {
         Err(e) if e.kind() != ErrorKind::NotFound => {
             log::warn!("set the mode of {}: {e}", settings.state_dir.display());
         }
@@ -36,23 +33,23 @@ pub(crate) fn close(settings: &Settings) {
     }
 }
 
-/// Lets the driver mount nothing from here on, not even in a call that runs already.
+/// Has the driver mount nothing from here on, not even in a call that runs already.
 pub(crate) fn drain(settings: &Settings, host: &Host) -> Result<()> {
-    node::put(host, &settings.state_dir.join(DRAIN), b"", 0o600, 0o700)?;
-    // A call looks for the note when it has the lock of its target; who has it now may not have
-    // seen the note.
+    node::write_atomic(host, &settings.state_dir.join(DRAIN), b"", 0o600, 0o700)?;
+    // A call checks for the marker under the lock of its target; one that holds the lock now may
+    // have checked before.
     wait_for_calls(settings, host)
 }
 
-/// Lets the driver mount again, if it was kept from it.
+/// Has the driver mount again, if the node was being drained.
 pub(crate) fn end_drain(settings: &Settings, host: &Host) {
     let ended = host
         .locate(&settings.state_dir.join(DRAIN))
         .and_then(std::fs::remove_file);
     match ended {
-        Ok(()) => log::warn!("the node was being drained for an uninstall: that is over"),
+        Ok(()) => log::warn!("the node is no longer being drained: an uninstall was interrupted"),
         Err(e) if e.kind() == ErrorKind::NotFound => {}
-        Err(e) => log::warn!("end the draining of this node: {e}"),
+        Err(e) => log::warn!("remove the drain marker: {e}"),
     }
 }
 
@@ -64,50 +61,53 @@ pub(crate) fn wait_for_calls(settings: &Settings, host: &Host) -> Result<()> {
     Ok(())
 }
 
-/// The targets that are noted to show a volume, mounted or not. A note that cannot be read is not
+/// The targets that are recorded for a volume, mounted or not. A record that cannot be read is not
 /// one of the driver's.
 pub(crate) fn targets(settings: &Settings, host: &Host) -> Result<Vec<String>> {
     let mut found = Vec::new();
     for volume in list(&volumes(settings, host)?)? {
-        let notes = list(&volume.join("targets"))?;
+        let records = list(&VolumeLayout::new(volume).targets())?;
         found.extend(
-            notes
+            records
                 .iter()
-                .filter(|note| note.extension().is_none())
-                .filter_map(|note| std::fs::read_to_string(note).ok()),
+                .filter(|record| record.extension().is_none())
+                .filter_map(|record| std::fs::read_to_string(record).ok()),
         );
     }
     Ok(found)
 }
 
-/// Where the volumes have their places, seen from here.
+/// The directory of the volumes, as seen from here.
 pub(crate) fn volumes(settings: &Settings, host: &Host) -> Result<PathBuf> {
     node::locate(host, &settings.state_dir.join(VOLUMES))
 }
 
-/// Whether any volume has a place.
+/// Whether any volume has a directory.
 pub(crate) fn has_volumes(settings: &Settings, host: &Host) -> Result<bool> {
     Ok(!list(&volumes(settings, host)?)?.is_empty())
 }
 
 /// Removes all that the driver and the installer have written there, keys first. Nothing may be
-/// mounted below it. Calls that are still busy are waited for.
+/// mounted below it. Calls that still hold a lock are waited for.
 pub(crate) fn remove(settings: &Settings, host: &Host) -> Result<()> {
     for volume in list(&volumes(settings, host)?)? {
-        let _busy = lock(&volume.join("lock"))?;
-        removed(std::fs::remove_dir_all(&volume), &volume)?;
+        let volume = VolumeLayout::new(volume);
+        let _held = lock(&volume.lock())?;
+        removed(
+            std::fs::remove_dir_all(volume.directory()),
+            volume.directory(),
+        )?;
     }
     for file in list(&node::locate(host, &settings.state_dir.join(LOCKS))?)? {
-        let _busy = lock(&file)?;
+        let _held = lock(&file)?;
         removed(std::fs::remove_file(&file), &file)?;
     }
-    for name in [ready::STAMP, BOOT, DRAIN] {
+    for name in [INIT_RECORD, BOOT, DRAIN] {
         let file = settings.state_dir.join(name);
-        // As the driver calls what it has not finished writing.
-        node::remove(host, &file.with_extension("new"))?;
+        node::remove(host, &file.with_extension(INCOMPLETE))?;
         node::remove(host, &file)?;
     }
-    for name in packages::COPIES {
+    for name in [RPM_COPY, DEB_COPY] {
         node::remove(host, &settings.state_dir.join(name))?;
     }
     for name in [VOLUMES, LOCKS, ""] {
@@ -116,7 +116,7 @@ pub(crate) fn remove(settings: &Settings, host: &Host) -> Result<()> {
     Ok(())
 }
 
-/// An error unless what is at `path` is gone, now or before.
+/// An error unless what was at `path` is removed, now or before.
 fn removed(result: std::io::Result<()>, path: &Path) -> Result<()> {
     match result {
         Err(e) if e.kind() != ErrorKind::NotFound => {
@@ -126,8 +126,8 @@ fn removed(result: std::io::Result<()>, path: &Path) -> Result<()> {
     }
 }
 
-/// The lock of the file at `path`, once no call of the driver has it; nothing where there is no
-/// such file: its call has ended.
+/// The lock of the file at `path`, once no call of the driver holds it; nothing where there is no
+/// such file: its call is over.
 fn lock(path: &Path) -> Result<Option<Flock<File>>> {
     let file = match File::open(path) {
         Ok(file) => file,
@@ -139,19 +139,19 @@ fn lock(path: &Path) -> Result<Option<Flock<File>>> {
     Flock::lock(file, FlockArg::LockExclusive)
         .map(Some)
         .map_err(|(_, e)| e)
-        .with_context(|| format!("wait for the call that has {}", path.display()))
+        .with_context(|| format!("wait for the lock {}", path.display()))
 }
 
 /// What is in the directory at `path`; nothing where there is none.
 fn list(path: &Path) -> Result<Vec<PathBuf>> {
-    let says = || format!("list {}", path.display());
+    let context = || format!("list {}", path.display());
     let entries = match std::fs::read_dir(path) {
         Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
             return Ok(Vec::new());
         }
-        entries => entries.with_context(says)?,
+        entries => entries.with_context(context)?,
     };
     entries
-        .map(|entry| entry.map(|entry| entry.path()).with_context(says))
+        .map(|entry| entry.map(|entry| entry.path()).with_context(context))
         .collect()
 }

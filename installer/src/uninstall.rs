@@ -1,5 +1,5 @@
-//! Removing the driver, which must not strand a volume: without the driver no volume can be
-//! unmounted, and its Pod never ends.
+//! Removing the driver, but not while a volume is mounted: without the driver it could not be
+//! unmounted, and its Pod would stay terminating.
 
 use crate::args::Settings;
 use crate::directory::Directory;
@@ -7,11 +7,11 @@ use crate::find::{self, Installed};
 use crate::mounts::{self, MountTables};
 use crate::watch::{Stop, Wake};
 use crate::{calls, checks, heal, install, node, state};
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use std::path::Path;
 use std::time::Duration;
 
-/// How often to look at the mount table beside its own word, should that get lost.
+/// How often to read the mount table without an event.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
 /// Removes the driver and what came with it. While volumes are mounted this is refused, or with
@@ -25,11 +25,12 @@ pub(crate) fn uninstall(settings: &Settings, drain: bool) -> Result<()> {
         );
     }
     let installed = find::installed(settings)?;
-    if let Some(problem) = checks::state_directory(settings, &installed.host) {
+    let problem = checks::state_directory(settings, &installed.host);
+    if let Some(problem) = problem.context("nothing is removed")? {
         bail!("nothing is removed: {problem}");
     }
     let mut tables = MountTables::open(&settings.proc, &installed.kubelets)?;
-    // Before the look at the tables, so that nothing is mounted behind it.
+    // Before the tables are read, so that nothing is mounted after that.
     state::drain(settings, &installed.host)?;
     let done = remove(settings, &installed, &mut tables, drain.then_some(&stop));
     if done.is_err() && !drain {
@@ -49,10 +50,10 @@ fn remove(
     wait_for_last(installed, tables, waiting)?;
     end_leftovers(settings, installed, tables)?;
     for path in &installed.directories {
-        let place = node::locate(host, path)?;
-        if let Some(plugins) = Directory::open(&place)? {
+        let located = node::locate(host, path)?;
+        if let Some(plugins) = Directory::open(&located)? {
             install::remove(&plugins)?;
-            // The note that keeps them from mounting is about to go.
+            // They must not outlive the marker that keeps them from mounting.
             calls::wait_for(&settings.proc, host, &install::path(&plugins))?;
         }
     }
@@ -73,7 +74,7 @@ fn wait_for_last(
     tables: &mut MountTables,
     waiting: Option<&Stop>,
 ) -> Result<()> {
-    let mut said = None;
+    let mut logged = None;
     loop {
         let volumes = tables.volumes()?;
         let Some(problem) = checks::mounted(&volumes, &installed.host) else {
@@ -82,12 +83,12 @@ fn wait_for_last(
         let Some(stop) = waiting else {
             bail!("{problem}");
         };
-        if said.as_ref() != Some(&volumes) {
+        if logged.as_ref() != Some(&volumes) {
             log::info!(
-                "nothing is mounted any more; waiting for {}",
+                "no new mounts are allowed; waiting for {}",
                 mounts::describe(&volumes, &installed.host)
             );
-            said = Some(volumes);
+            logged = Some(volumes);
         }
         if stop.wait(&tables.sources(), LOOK_AGAIN)? == Wake::Stop {
             bail!("stopped while volumes are mounted: the driver stays, and only unmounts");
@@ -95,15 +96,15 @@ fn wait_for_last(
     }
 }
 
-/// Has the driver end the volumes of calls that were killed, of which no target shows anything: their
-/// daemons run, and their keys lie there.
+/// Has the driver release the volumes of calls that were killed, which no target is bound to: their
+/// daemons still run, and their key files are still there.
 fn end_leftovers(
     settings: &Settings,
     installed: &Installed,
     tables: &mut MountTables,
 ) -> Result<()> {
     let host = &installed.host;
-    // The last unmount may still be at it.
+    // The last unmount call may still run.
     state::wait_for_calls(settings, host)?;
     if let Some(plugins) = installed.directories.first()
         && state::has_volumes(settings, host)?
@@ -114,9 +115,10 @@ fn end_leftovers(
     let seen_by_host = Path::new("/").join(volumes.strip_prefix(host.root()).unwrap_or(&volumes));
     let left = tables.below(&seen_by_host)?;
     if !left.is_empty() {
+        let left: Vec<String> = left.iter().map(|path| path.display().to_string()).collect();
         bail!(
-            "calls that were killed have left mounts that the driver did not end: {}: see what it \
-             said before, then umount them, or let oss-installer run put the driver right first",
+            "calls that were killed have left mounts that the driver did not end: {}: see its \
+             messages above, then umount(8) them, or repair the driver first with oss-installer run",
             left.join(", ")
         );
     }

@@ -1,22 +1,22 @@
 //! `/etc/updatedb.conf` (updatedb.conf(5)): the file systems that updatedb leaves out. Crawling a
 //! bucket costs a request for each object. What is added is marked by a line of its own, and can be
-//! taken out again byte by byte, whatever the administrator changes beside it.
+//! removed again byte by byte, whatever else the administrator changes.
 
-/// The file systems of ossfs and s3fs.
-const TYPES: [&str; 2] = ["fuse.ossfs", "fuse.s3fs"];
-/// The first words of the mark; behind them is what was added.
-const MARK: &str = "# alicloud-oss added to PRUNEFS:";
+use alicloud_oss::mounts::table::ossfs_types;
+
+/// The beginning of the marker; after it is what was added.
+const MARKER: &str = "# alicloud-oss added to PRUNEFS:";
 
 /// `text` with the file systems left out; nothing if they are already.
 pub(crate) fn prune(text: &str) -> Option<String> {
-    if text.contains(MARK) {
+    if text.contains(MARKER) {
         return None;
     }
     let line = text.lines().find(|line| value(line).is_some());
     let Some((line, (start, end))) = line.and_then(|line| Some((line, value(line)?))) else {
         // Without the variable nothing is left out by type.
         let (added, gap) = (
-            TYPES.join(" "),
+            ossfs_types().join(" "),
             if text.ends_with('\n') || text.is_empty() {
                 ""
             } else {
@@ -24,12 +24,13 @@ pub(crate) fn prune(text: &str) -> Option<String> {
             },
         );
         return Some(format!(
-            "{text}{gap}{MARK} line {added}\nPRUNEFS=\"{added}\"\n"
+            "{text}{gap}{MARKER} line {added}\nPRUNEFS=\"{added}\"\n"
         ));
     };
     let present: Vec<&str> = line[start..end].split_whitespace().collect();
-    let missing: Vec<&str> = TYPES
-        .into_iter()
+    let missing: Vec<&str> = ossfs_types()
+        .iter()
+        .copied()
         .filter(|name| !present.contains(name))
         .collect();
     if missing.is_empty() {
@@ -38,7 +39,7 @@ pub(crate) fn prune(text: &str) -> Option<String> {
     let added = missing.join(" ");
     let at = offset(text, line);
     Some(format!(
-        "{}{MARK} {added}\n{} {added}{}",
+        "{}{MARKER} {added}\n{} {added}{}",
         &text[..at],
         &text[at..at + end],
         &text[at + end..]
@@ -47,32 +48,28 @@ pub(crate) fn prune(text: &str) -> Option<String> {
 
 /// `text` as it was before `prune`; nothing if that is not in it.
 pub(crate) fn restore(text: &str) -> Option<String> {
-    let mark = text.lines().find(|line| line.starts_with(MARK))?;
-    let at = offset(text, mark);
-    let behind = text.get(at + mark.len() + 1..).unwrap_or("");
-    let added = mark[MARK.len()..].trim();
+    let marker = text.lines().find(|line| line.starts_with(MARKER))?;
+    let at = offset(text, marker);
+    let rest = text.get(at + marker.len() + 1..).unwrap_or("");
+    let added = marker[MARKER.len()..].trim();
     if let Some(added) = added.strip_prefix("line ") {
         let line = format!("PRUNEFS=\"{added}\"\n");
-        let behind = behind.strip_prefix(&line).unwrap_or(behind);
-        return Some(format!("{}{behind}", &text[..at]));
+        let rest = rest.strip_prefix(&line).unwrap_or(rest);
+        return Some(format!("{}{rest}", &text[..at]));
     }
     let added = format!(" {added}");
-    let restored = match behind.lines().find(|line| value(line).is_some()) {
+    let restored = match rest.lines().find(|line| value(line).is_some()) {
         Some(line) => {
-            let from = offset(behind, line);
+            let from = offset(rest, line);
             let changed = line.replacen(&added, "", 1);
-            format!(
-                "{}{changed}{}",
-                &behind[..from],
-                &behind[from + line.len()..]
-            )
+            format!("{}{changed}{}", &rest[..from], &rest[from + line.len()..])
         }
-        None => behind.to_owned(),
+        None => rest.to_owned(),
     };
     Some(format!("{}{restored}", &text[..at]))
 }
 
-/// Where the value of PRUNEFS stands in `line`, between its quotes.
+/// The start and the end of the value of PRUNEFS in `line`, between its quotes.
 fn value(line: &str) -> Option<(usize, usize)> {
     let rest = line.trim_start().strip_prefix("PRUNEFS")?.trim_start();
     let rest = rest.strip_prefix('=')?.trim_start();
@@ -91,7 +88,7 @@ mod tests {
     use super::{prune, restore};
 
     #[test]
-    fn both_are_added_once_and_taken_out_again() {
+    fn both_are_added_once_and_removed_again() {
         for (before, after) in [
             (
                 "PRUNEPATHS=\"/tmp\"\nPRUNEFS=\"NFS tmpfs\"\n",

@@ -1,15 +1,16 @@
-//! Waiting until something may have changed: inotify on directories (inotify(7)), a period, or a
-//! signal to end.
+//! Waiting for a change in a directory (inotify(7)), for the end of a period, or for a signal to
+//! exit.
 
+use alicloud_oss::sys::deadline::Deadline;
 use anyhow::{Context as _, Result};
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// What changes a driver or its directory; reading and running it is none of them.
 const CHANGES: AddWatchFlags = AddWatchFlags::IN_ATTRIB
@@ -22,18 +23,18 @@ const CHANGES: AddWatchFlags = AddWatchFlags::IN_ATTRIB
     .union(AddWatchFlags::IN_MOVE_SELF)
     .union(AddWatchFlags::IN_ONLYDIR);
 
-/// Why waiting ended.
+/// Why a wait returned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wake {
     /// SIGTERM or SIGINT.
     Stop,
     /// Something happened to what is watched.
     Changed,
-    /// The time is over.
+    /// The time has passed.
     Time,
 }
 
-/// The signals to end, which come as something to wait for from here on.
+/// The signals to exit, blocked and read from a signalfd(2) from here on.
 pub(crate) struct Stop(SignalFd);
 
 impl Stop {
@@ -47,15 +48,12 @@ impl Stop {
 
     /// Waits for a signal, for the flags of one of `others`, or until `limit` is over.
     pub(crate) fn wait(&self, others: &[(BorrowedFd, PollFlags)], limit: Duration) -> Result<Wake> {
-        let deadline = Instant::now() + limit;
+        let deadline = Deadline::after(limit);
         loop {
-            let left = deadline.saturating_duration_since(Instant::now());
             let mut fds = vec![PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
             fds.extend(others.iter().map(|(fd, flags)| PollFd::new(*fd, *flags)));
-            // Rounded up, so that the loop does not spin in the last millisecond.
-            let timeout = PollTimeout::try_from(left + Duration::from_millis(1));
-            match poll(&mut fds, timeout.unwrap_or(PollTimeout::MAX)) {
-                Ok(0) if left.is_zero() => return Ok(Wake::Time),
+            match poll(&mut fds, deadline.poll_timeout()) {
+                Ok(0) if deadline.has_passed() => return Ok(Wake::Time),
                 Ok(0) | Err(Errno::EINTR) => {}
                 Ok(_) if fds[0].any() == Some(true) => return Ok(Wake::Stop),
                 Ok(_) => return Ok(Wake::Changed),
@@ -70,22 +68,25 @@ pub(crate) struct Watch(Inotify);
 
 impl Watch {
     /// None if the node has no instances left (fs.inotify.max_user_instances): then only the period
-    /// wakes.
+    /// ends a wait.
     pub(crate) fn new() -> Result<Self> {
         let flags = InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK;
         Inotify::init(flags).map(Self).context("open inotify")
     }
 
     /// Watches the directory at `path` too; one that is watched already stays so. Nothing happens
-    /// where there is none: then its parent's watch tells when it comes.
+    /// where there is none: then the watch on its parent reports its creation.
     pub(crate) fn add(&self, path: &Path) {
         match self.0.add_watch(path, CHANGES) {
             Ok(_) | Err(Errno::ENOENT | Errno::ENOTDIR) => {}
-            Err(e) => log::warn!("watch {}: {e}; only the period tells", path.display()),
+            Err(e) => log::warn!(
+                "watch {}: {e}; changes there are noticed only every --period seconds",
+                path.display()
+            ),
         }
     }
 
-    /// Takes the events so far; which they are does not matter.
+    /// Reads and drops the events so far; which they are does not matter.
     pub(crate) fn drain(&self) {
         while self.0.read_events().is_ok_and(|events| !events.is_empty()) {}
     }

@@ -10,7 +10,7 @@ use support::{Process, Stream, TestHost, finish, installer};
 
 const DEFAULT: &str = "/usr/libexec/kubernetes/kubelet-plugins/volume/exec";
 
-/// A process to show in the host's /proc.
+/// A process in the host's /proc.
 struct Shown {
     pid: u32,
     argv: String,
@@ -21,7 +21,7 @@ struct Shown {
     uid: u32,
 }
 
-/// A kubelet on the host with `argv`, its words divided by blanks.
+/// A kubelet on the host with `argv`, its arguments separated by spaces.
 fn kubelet(pid: u32, argv: &str) -> Shown {
     Shown {
         pid,
@@ -34,7 +34,7 @@ fn kubelet(pid: u32, argv: &str) -> Shown {
     }
 }
 
-/// Shows `process` in the /proc of `node`, as far as it is looked at.
+/// Adds `process` to the /proc of `node`, as far as the installer reads it.
 fn show(node: &TestHost, process: &Shown) {
     let directory = node.path("proc").join(process.pid.to_string());
     let _ = std::fs::remove_file(&directory);
@@ -304,7 +304,7 @@ fn a_kubelet_in_a_container_without_the_directory_is_not_followed() {
 }
 
 #[test]
-fn what_cannot_be_looked_at_is_not_taken_for_the_host() {
+fn a_process_that_cannot_be_read_is_not_taken_for_one_of_the_host() {
     let shown = node(&[kubelet(812, "kubelet --volume-plugin-dir=/right")], &[]);
     std::fs::remove_file(shown.path("proc/1/ns/pid")).unwrap();
     let (found, text) = finish(&mut find(&shown));
@@ -329,7 +329,7 @@ fn the_containers_own_root_is_not_taken_for_the_hosts() {
 }
 
 #[test]
-fn who_only_calls_itself_kubelet_is_not_believed() {
+fn a_process_that_only_calls_itself_kubelet_is_not_believed() {
     let mut in_a_pod = kubelet(900, "kubelet --volume-plugin-dir=/evil");
     in_a_pod.pid_namespace = 2;
     in_a_pod.mount_namespace = 2;
@@ -342,7 +342,7 @@ fn who_only_calls_itself_kubelet_is_not_believed() {
 }
 
 #[test]
-fn what_is_not_certain_is_not_guessed() {
+fn an_uncertain_directory_is_an_error() {
     for (what, processes, files, expected) in [
         (
             "two kubelets",
@@ -389,7 +389,7 @@ fn what_is_not_certain_is_not_guessed() {
 }
 
 #[test]
-fn without_kubelet_the_only_known_directory_will_do() {
+fn without_kubelet_the_only_known_directory_is_found() {
     let node = node(&[], &[("/etc/kubernetes/volumeplugins/x", "")]);
     let (_, text) = finish(&mut find(&node));
     assert_eq!(
@@ -426,7 +426,7 @@ fn while_kubelet_restarts_its_directory_stays() {
     std::fs::remove_file(node.driver()).unwrap();
     let line = run.wait_for("installed /");
     assert!(
-        line.contains("/plugins/alicloud~oss/oss") && line.contains("kubelet does not run now"),
+        line.contains("/plugins/alicloud~oss/oss") && line.contains("kubelet is not running"),
         "{line}"
     );
     assert!(
@@ -437,7 +437,7 @@ fn while_kubelet_restarts_its_directory_stays() {
 }
 
 #[test]
-fn a_directory_given_is_compared_with_kubelets_word() {
+fn a_directory_given_is_compared_with_kubelets_flag() {
     let node = TestHost::new();
     let driver = node.make_driver("a", "");
     let _kubelet = node.start_kubelet(&["--volume-plugin-dir=/elsewhere"]);

@@ -3,7 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
 
-use std::fs::{create_dir_all, read_to_string, write};
+use std::fs::{Permissions, create_dir_all, read_to_string, set_permissions, write};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use support::{
@@ -61,6 +62,41 @@ fn said_by_run(node: &TestHost, packages: &Path) -> String {
         .arg("--ossfs-packages")
         .arg(packages);
     Process::start(&mut command, Stream::Stderr).end_at("/dev/fuse ")
+}
+
+#[test]
+#[ignore = "needs root"]
+fn an_ossfs_that_cannot_be_started_is_told_from_a_missing_one() {
+    let node = TestHost::new();
+    let driver = node.make_driver("a", "");
+    let mut check = node.full("check", &driver);
+    check.args(["--plugin-dir", "/plugins"]);
+    create_dir_all(node.host("usr/bin")).unwrap();
+    let ossfs = node.host("usr/bin/ossfs");
+    for (program, expected) in [
+        (
+            None,
+            "\"ossfs\" is not installed on the host: install the package ossfs",
+        ),
+        (
+            Some("#!/no/such/interpreter\n"),
+            "\"ossfs\" does not run on the host (exit status 126: ossfs: the file exists, but the \
+             dynamic loader or interpreter that it names does not: use a build for this system)",
+        ),
+        (
+            // execvp(3) would give it to a shell.
+            Some("exit 0\n"),
+            "\"ossfs\" does not run on the host (exit status 126: ossfs: it is not a program for ",
+        ),
+    ] {
+        if let Some(text) = program {
+            write(&ossfs, text).unwrap();
+            set_permissions(&ossfs, Permissions::from_mode(0o755)).unwrap();
+        }
+        let (ready, text) = finish(&mut check);
+        let expected = format!("blocks mounting: {expected}");
+        assert!(!ready && text.contains(&expected), "{text}");
+    }
 }
 
 #[test]

@@ -119,9 +119,43 @@ fn a_program_for_another_machine_is_refused() {
     std::fs::write(&driver, bytes).unwrap();
     let lines = run_once(&node, &driver).join("\n");
     assert!(
-        lines.contains("is for s390x, and this machine is"),
+        lines.contains("blocks installing: install ")
+            && lines.contains(": try out the new driver: run ")
+            && lines.contains(": it is not a program for "),
         "{lines}"
     );
+    assert_eq!(node.names(), [""; 0]);
+}
+
+#[test]
+fn a_program_without_its_loader_is_refused() {
+    let node = TestHost::new();
+    let driver = node.path("image-a");
+    std::fs::write(&driver, "#!/no/such/loader\n").unwrap();
+    let lines = run_once(&node, &driver).join("\n");
+    assert!(
+        lines.contains(
+            "the file exists, but the dynamic loader or interpreter that it names does not"
+        ),
+        "{lines}"
+    );
+    assert_eq!(node.names(), [""; 0]);
+}
+
+#[test]
+fn a_driver_that_does_not_work_is_tried_a_few_times_only() {
+    let node = TestHost::new();
+    let (driver, tries) = (node.path("image-a"), node.path("tries"));
+    let script = format!("#!/bin/sh\necho >> {}\nexit 1\n", tries.display());
+    std::fs::write(&driver, script).unwrap();
+    let mut run = Process::start(&mut node.minimal("run", &driver), Stream::Stderr);
+    // Each attempt changes the directory that is watched.
+    let lines = run.read_until("installing the driver failed 5 times within 60 s");
+    let (ended_well, rest) = run.terminate();
+    assert!(ended_well);
+    let errors = |line: &&String| line.contains("blocks installing: ");
+    assert_eq!(lines.iter().chain(&rest).filter(errors).count(), 1);
+    assert_eq!(std::fs::read_to_string(tries).unwrap(), "\n".repeat(5));
     assert_eq!(node.names(), [""; 0]);
 }
 
@@ -144,7 +178,7 @@ fn ready_is_only_what_kubelet_has_loaded() {
         !ready && text.contains("no driver is installed in"),
         "{text}"
     );
-    // Trying the driver out leaves no stamp.
+    // Trying the driver out leaves no init record.
     run_once(&node, &a);
     let (ready, text) = finish(&mut node.minimal("check", &a));
     assert!(
@@ -168,15 +202,15 @@ fn ready_is_only_what_kubelet_has_loaded() {
         ready && text.contains("kubelet has loaded this driver"),
         "{text}"
     );
-    // The stamp outlives kubelet, and the next kubelet writes it anew.
-    let stamp = || -> serde_json::Value {
+    // The record outlives kubelet, and the next kubelet's init replaces it.
+    let record = || -> serde_json::Value {
         serde_json::from_slice(&read(node.state.join("init.json")).unwrap()).unwrap()
     };
-    assert_eq!(stamp()["pid"], kubelet.id());
+    assert_eq!(record()["pid"], kubelet.id());
     drop(kubelet);
     assert!(finish(&mut node.minimal("check", &a)).0);
     let kubelet = node.start_kubelet(&[]);
-    assert_eq!(stamp()["pid"], kubelet.id());
+    assert_eq!(record()["pid"], kubelet.id());
     assert!(finish(&mut node.minimal("check", &a)).0);
     // Another image: what is installed is not this build.
     let b = node.make_driver("b", "");
@@ -189,22 +223,22 @@ fn ready_is_only_what_kubelet_has_loaded() {
 }
 
 #[test]
-fn a_look_at_another_build_leaves_the_stamp_alone() {
+fn a_check_of_another_build_leaves_the_init_record_alone() {
     let node = TestHost::new();
     let (a, b) = (node.make_driver("a", ""), node.make_driver("b", ""));
     run_once(&node, &a);
     let _kubelet = node.start_kubelet(&[]);
-    let stamp = read(node.state.join("init.json")).unwrap();
+    let record = read(node.state.join("init.json")).unwrap();
     assert!(!finish(&mut node.minimal("check", &b)).0);
     run_once(&node, &b);
     finish(&mut node.minimal("check", &a));
     let by_kubelet = String::from_utf8(read(node.state.join("init.json")).unwrap()).unwrap();
     assert!(by_kubelet.contains("kubelet"), "{by_kubelet}");
-    assert!(String::from_utf8(stamp).unwrap().contains("kubelet"));
+    assert!(String::from_utf8(record).unwrap().contains("kubelet"));
 }
 
 #[test]
-fn a_drivers_directory_that_others_write_to_is_closed() {
+fn a_drivers_directory_that_others_may_write_to_is_restricted() {
     let node = TestHost::new();
     let a = node.make_driver("a", "");
     run_once(&node, &a);

@@ -23,7 +23,7 @@ fn an_upgrade_killed_anywhere_leaves_a_whole_driver() {
     // It loads the driver that is there when it starts.
     let watcher = DriverWatcher::start(&node.driver(), &drivers);
     let (mut now, mut changes, mut whole_runs) = (0, 0, 0);
-    // Behind a call is as good as before the next one.
+    // After a call is as good as before the next one.
     for calls in (1..).step_by(2) {
         let next = 1 - now;
         if !kill_after(&mut node.minimal("run", &drivers[next]), calls) {

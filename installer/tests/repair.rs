@@ -1,4 +1,4 @@
-//! `run` puts right what somebody does to the driver while it watches.
+//! `run` repairs what somebody does to the driver while it watches.
 
 #![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
 
@@ -11,7 +11,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 use support::{Process, Stream, TestHost};
 
-/// Puts `new` in the place of `old` in one moment, so that the installer cannot come between.
+/// Exchanges `new` and `old` in one step, so that the installer cannot act between.
 fn exchange(old: &Path, new: &Path) {
     renameat2(AT_FDCWD, old, AT_FDCWD, new, RenameFlags::RENAME_EXCHANGE).unwrap();
 }
@@ -80,7 +80,7 @@ fn a_driver_with_another_mode_is_replaced() {
 }
 
 #[test]
-fn a_drivers_directory_that_others_write_to_is_closed() {
+fn a_drivers_directory_that_others_may_write_to_is_restricted() {
     let (node, line) = repaired("a directory for all", |node| {
         let directory = node.plugins.join("alicloud~oss");
         set_permissions(directory, Permissions::from_mode(0o777)).unwrap();
@@ -91,7 +91,7 @@ fn a_drivers_directory_that_others_write_to_is_closed() {
 }
 
 #[test]
-fn a_directory_in_the_drivers_place_is_put_aside() {
+fn a_directory_at_the_drivers_path_is_moved_aside() {
     let (node, line) = repaired("a directory", |node| {
         create_dir(node.path("host/plugins/alicloud~oss/.d")).unwrap();
         write(node.path("host/plugins/alicloud~oss/.d/precious"), "x").unwrap();
@@ -140,7 +140,7 @@ fn the_drivers_directory_comes_back_as_a_whole() {
 }
 
 #[test]
-fn the_plugin_directory_is_followed_when_it_is_made_anew() {
+fn a_plugin_directory_that_is_replaced_is_watched() {
     let node = TestHost::new();
     let driver = node.make_driver("a", "");
     let run = Process::start(&mut node.minimal("run", &driver), Stream::Stderr);
@@ -157,7 +157,7 @@ fn the_plugin_directory_is_followed_when_it_is_made_anew() {
 }
 
 #[test]
-fn a_quarrel_is_not_fought_without_end() {
+fn a_conflict_with_another_installer_ends_in_a_pause() {
     let node = TestHost::new();
     let (a, b) = (node.make_driver("a", ""), node.make_driver("b", ""));
     let mut one = Process::start(&mut node.minimal("run", &a), Stream::Stderr);

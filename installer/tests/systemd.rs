@@ -30,8 +30,8 @@ fn a_node_is_reached_through_its_first_process() {
     let unit = image.path("installer-test@.service");
     write(&unit, "[Service]\nExecStart=/bin/true %i\n").unwrap();
     image.make_driver("a", "");
-    let command = |word: &str| {
-        let mut command = beside(&node, &image, word, &image.path("image-a"));
+    let command = |subcommand: &str| {
+        let mut command = beside(&node, &image, subcommand, &image.path("image-a"));
         command.arg("--unit").arg(&unit);
         command
     };

@@ -24,11 +24,11 @@ fn with_table(node: &TestHost, mountinfo: &str) {
     write(directory.join("mountinfo"), mountinfo).unwrap();
 }
 
-/// A host with updatedb, and the installer's word for it.
-fn command(node: &TestHost, word: &str) -> Command {
+/// The installer with `subcommand` for a host with updatedb.
+fn command(node: &TestHost, subcommand: &str) -> Command {
     let config = node.path("config.json");
     write(&config, "{\"ossfs\":\"s3fs\"}\n").unwrap();
-    let mut command = node.full(word, &node.path("image-a"));
+    let mut command = node.full(subcommand, &node.path("image-a"));
     command
         .args(["--plugin-dir", "/plugins"])
         .arg("--config")
@@ -104,6 +104,52 @@ fn an_administrators_configuration_stays() {
     let (removed, text) = finish(&mut command(&node, "uninstall"));
     assert!(removed && text.contains("config.json stays"), "{text}");
     assert_eq!(read(config).unwrap(), b"{\"ossfs\":\"mine\"}");
+}
+
+#[test]
+fn refused_where_the_node_configuration_is_broken() {
+    let node = bare();
+    with_table(&node, "");
+    create_dir_all(&node.state).unwrap();
+    install(&node);
+    // Which state directory the driver has is not known.
+    let config = node.host("etc/alicloud-oss/config.json");
+    write(&config, "{\"stateDirectory\":\"/run/other\"}").unwrap();
+    let expected =
+        "node configuration /etc/alicloud-oss/config.json: key \"stateDirectory\": unknown field";
+    let (removed, text) = finish(&mut command(&node, "uninstall"));
+    assert!(
+        !removed && text.contains(&format!("nothing is removed: {expected}")),
+        "{text}"
+    );
+    assert!(node.driver().exists() && !node.state.join("drain").exists());
+    let (ready, text) = finish(&mut command(&node, "check"));
+    assert!(
+        !ready && text.contains(&format!("blocks mounting: {expected}")),
+        "{text}"
+    );
+    std::fs::remove_file(config).unwrap();
+    let (removed, text) = finish(&mut command(&node, "uninstall"));
+    assert!(removed, "{text}");
+}
+
+#[test]
+fn a_broken_node_configuration_is_not_installed() {
+    let node = bare();
+    create_dir_all(&node.state).unwrap();
+    for (config, expected) in [
+        ("{\"osfs\":\"s3fs\"}", "key \"osfs\": unknown field"),
+        ("[]", "it begins with an array: a JSON object is expected"),
+    ] {
+        let mut command = command(&node, "run");
+        write(node.path("config.json"), config).unwrap();
+        let mut run = Process::start(&mut command, Stream::Stderr);
+        let line = run.wait_for("read the node configuration ");
+        assert!(line.contains(expected), "{line}");
+        run.wait_for("/dev/fuse is missing");
+        assert!(run.terminate().0);
+        assert!(!node.host("etc/alicloud-oss/config.json").exists());
+    }
 }
 
 #[test]
@@ -236,7 +282,7 @@ fn one_that_is_killed_anywhere_is_finished_by_the_next() {
         half_done += usize::from(!node.driver().exists());
         let (removed, text) = finish(&mut command(&node, "uninstall"));
         assert!(removed, "{text}");
-        assert_eq!(files(&node), before, "killed behind {calls} stops");
+        assert_eq!(files(&node), before, "killed after {calls} stops");
     }
     assert!(killed > 10 && half_done > 2, "{killed}, {half_done}");
 }
@@ -250,7 +296,7 @@ fn an_installer_that_was_killed_anywhere_is_taken_away() {
         let went_through = !kill_after(&mut command(&node, "run"), calls);
         let (removed, text) = finish(&mut command(&node, "uninstall"));
         assert!(removed, "{text}");
-        assert_eq!(files(&node), before, "killed behind {calls} stops");
+        assert_eq!(files(&node), before, "killed after {calls} stops");
         if went_through {
             break;
         }
@@ -373,6 +419,6 @@ fn who_installs_again_ends_the_draining() {
     );
     assert!(node.state.join("drain").exists() && node.driver().exists());
     let run = Process::start(&mut command(&node, "run"), Stream::Stderr);
-    run.wait_for("the node was being drained for an uninstall: that is over");
+    run.wait_for("the node is no longer being drained: an uninstall was interrupted");
     assert!(!node.state.join("drain").exists());
 }

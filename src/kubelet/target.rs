@@ -15,6 +15,8 @@ pub struct Target {
 }
 
 impl Target {
+    /// The TARGET in `text`; one slash may end it. An error is a text for kubelet's user: it is not
+    /// UTF-8, not absolute, longer than a path can be, or has `.`, `..` or control characters.
     pub fn parse(text: &OsStr) -> Result<Self, String> {
         let Some(path) = text.to_str() else {
             return Err(format!("TARGET {text:?} is not UTF-8"));

@@ -2,7 +2,7 @@
 //! (proc_pid_mountinfo(5)) to answers. Reading it costs time for each mount of the node, so calls
 //! read it only where a single directory is not enough.
 
-use crate::descriptor::Descriptor;
+use crate::descriptor::{Descriptor, FS_TYPES};
 use anyhow::{Context as _, Result};
 use std::path::{Path, PathBuf};
 
@@ -15,12 +15,14 @@ pub struct Mount {
     pub device: String,
     /// The directory of the file system that is mounted.
     pub root: PathBuf,
+    /// Where it is mounted, as the processes of the table's mount namespace see the path.
     pub mount_point: PathBuf,
     /// The options of this mount alone, like `ro,nosuid`.
     pub options: String,
     /// The peer group that this mount shares its events with, and the one that it follows.
     pub shared: Option<u64>,
     pub master: Option<u64>,
+    /// The type of its file system, with the subtype: `fuse.ossfs`.
     pub fs_type: String,
     pub source: String,
 }
@@ -31,6 +33,11 @@ impl Mount {
     pub fn is_ossfs(&self) -> bool {
         Descriptor::of_fs_type(&self.fs_type).is_some()
     }
+}
+
+/// The file system types for which `Mount::is_ossfs` holds.
+pub fn ossfs_types() -> &'static [&'static str] {
+    &FS_TYPES
 }
 
 /// The mounts in the order in which the kernel lists them.
@@ -164,7 +171,7 @@ fn unescape(field: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::MountTable;
+    use super::{MountTable, ossfs_types};
     use std::path::Path;
 
     const TABLE: &str = "\
@@ -204,6 +211,21 @@ not a mount
         let layers = table.layers(Path::new("/pods/a/volumes/alicloud~oss/oss1"));
         assert_eq!(layers.iter().map(|m| m.id).collect::<Vec<_>>(), [90, 93]);
         assert_eq!(layers[0].options, "rw,nosuid,nodev");
+    }
+
+    #[test]
+    fn the_file_systems_of_ossfs_are_those_of_its_types() {
+        for (fs_type, expected) in ossfs_types().iter().map(|fs_type| (*fs_type, true)).chain([
+            ("fuse", false),
+            ("fuse.sshfs", false),
+            ("ext4", false),
+        ]) {
+            let line = format!("9 1 0:50 / /m rw - {fs_type} x rw");
+            let table = MountTable::parse(&line);
+            let found = table.top(Path::new("/m")).unwrap().is_ossfs();
+            assert_eq!(found, expected, "{fs_type}");
+        }
+        assert!(ossfs_types().contains(&"fuse.ossfs"));
     }
 
     #[test]

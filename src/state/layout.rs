@@ -47,10 +47,12 @@ impl VolumeLayout {
         Self(directory)
     }
 
+    /// The volume's own directory.
     pub fn directory(&self) -> &Path {
         &self.0
     }
 
+    /// The file that a call has locked (flock(2)) while it works on the volume.
     pub fn lock(&self) -> PathBuf {
         self.0.join("lock")
     }
@@ -96,6 +98,7 @@ impl VolumeLayout {
         ["silent", "starts"].map(|name| self.0.join(name))
     }
 
+    /// The directory of the volume's records of TARGETs: a file for each, whose content is the path.
     pub fn targets(&self) -> PathBuf {
         self.0.join("targets")
     }

@@ -16,11 +16,12 @@ pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:
 /// The most that is kept of a program's output, in bytes; what follows is read and dropped.
 const MAX_OUTPUT: usize = 256 * 1024;
 /// How long a program that was killed is waited for. One that waits for a FUSE daemon in the kernel
-/// cannot end before that answers; it is left to end by itself.
+/// cannot end before that answers; a thread waits for it then.
 const REAP_TIME: Duration = Duration::from_millis(100);
 
 /// What a program that has ended printed to both outputs, and its exit status.
 pub struct Output {
+    /// stdout and stderr as they came, at most 256 KiB; what is not UTF-8 is replaced.
     pub text: String,
     pub status: ExitStatus,
 }
@@ -44,9 +45,13 @@ pub fn run_with_deadline(command: &mut Command, deadline: Deadline) -> Result<Op
         read_until_end(&mut reader, &mut output, &process, deadline)? && process.wait(deadline)?;
     if !ended {
         process.kill();
-        if process.wait(Deadline::after(REAP_TIME))? {
+        let mut reap = move || {
             // Only so that it does not stay a zombie: how it ended is known.
             let _ = child.wait();
+        };
+        match process.wait(Deadline::after(REAP_TIME))? {
+            true => reap(),
+            false => drop(std::thread::spawn(reap)),
         }
         return Ok(None);
     }
@@ -133,8 +138,11 @@ mod tests {
     fn a_program_that_does_not_end_is_killed_at_the_deadline() {
         let mut command = Command::new("/bin/sleep");
         let deadline = Deadline::after(Duration::from_millis(50));
-        let output = run_with_deadline(command.arg("1000"), deadline);
+        let output = run_with_deadline(command.arg("86399.5"), deadline);
         assert!(output.unwrap().is_none());
+        // It does not stay as a zombie: this thread has no child any more (proc_tid_children(5)).
+        let children = std::fs::read_to_string("/proc/thread-self/children");
+        assert_eq!(children.unwrap_or_default(), "");
     }
 
     #[test]

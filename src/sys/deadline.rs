@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 pub struct Deadline(Instant);
 
 impl Deadline {
+    /// The point `time` from now.
     pub fn after(time: Duration) -> Self {
         Self(Instant::now() + time)
     }
@@ -22,6 +23,7 @@ impl Deadline {
         Self::after(self.remaining() / 2)
     }
 
+    /// Whether no time is left.
     pub fn has_passed(self) -> bool {
         self.remaining().is_zero()
     }

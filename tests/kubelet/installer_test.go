@@ -130,7 +130,7 @@ func (n *node) anotherBuild() string {
 }
 
 func TestTheInstallerInstallsUpgradesAndUninstallsUnderKubelet(t *testing.T) {
-	// The stamp of init says who ran it.
+	// The record of init has who ran it.
 	own, err := os.ReadFile("/proc/self/comm")
 	if err != nil {
 		t.Fatal(err)

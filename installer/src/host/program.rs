@@ -2,24 +2,19 @@
 //! host are run through a stage (`host::stage`).
 
 use crate::host::Host;
-use crate::host::stage::{CARRY, LEAVE, NOT_STARTED, STAY};
-use anyhow::{Context as _, Result, bail};
+use crate::host::exec::{self, NotStarted};
+use crate::host::stage::{COPY, LEAVE, MISSING, STAY};
+use alicloud_oss::sys::command::{PATH, run_with_deadline};
+use alicloud_oss::sys::deadline::Deadline;
+use anyhow::{Context as _, Error, Result, anyhow, bail};
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::ffi::OsStr;
-use std::io::Read as _;
-use std::os::fd::AsFd as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-/// The standard directories.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// How much of a program's output is kept, in bytes.
-const MAX_BYTES: usize = 64 * 1024;
-
-/// What a program printed, on both outputs, and how it ended.
+/// The output of a program, stdout and stderr together, and its exit status.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Output {
     pub(crate) text: String,
@@ -28,35 +23,45 @@ pub(crate) struct Output {
 }
 
 impl Output {
-    /// The text if the program ended well.
+    /// The text if the exit status is 0.
     pub(crate) fn success(self) -> Result<String> {
         match self.status {
             Some(0) => Ok(self.text),
             Some(status) => bail!("exit status {status}: {}", last_line(&self.text)),
-            None => bail!("ended by a signal: {}", last_line(&self.text)),
+            None => bail!("killed by a signal: {}", last_line(&self.text)),
         }
     }
 
     /// Whether the host has no such program.
     pub(crate) fn is_missing(&self) -> bool {
-        self.status == Some(NOT_STARTED)
+        self.status == Some(MISSING)
     }
 }
 
 /// The last line that is not empty, of bounded length.
 fn last_line(text: &str) -> String {
     let line = text.lines().rfind(|line| !line.trim().is_empty());
-    line.unwrap_or("it said nothing")
-        .chars()
-        .take(300)
-        .collect()
+    line.unwrap_or("no output").chars().take(300).collect()
 }
 
 /// Runs the file `program` as it is seen from here.
 pub(crate) fn run(program: &Path, args: &[&str], limit: Duration) -> Result<Output> {
     let mut command = Command::new(program);
     command.args(args);
-    finish(command, limit).with_context(|| format!("run {}", program.display()))
+    finish(command, limit)
+        .map_err(|e| explained(program, e))
+        .with_context(|| format!("run {}", program.display()))
+}
+
+/// `error`, or what it means if it is that of the start of `program`.
+fn explained(program: &Path, error: Error) -> Error {
+    let code = error.downcast_ref::<std::io::Error>();
+    let code = code.and_then(std::io::Error::raw_os_error);
+    match code.map(|code| exec::explain(program, Errno::from_raw(code))) {
+        Some(NotStarted::Refused(why)) => anyhow!(why),
+        Some(NotStarted::Missing) => anyhow!("there is no such file"),
+        None => error,
+    }
 }
 
 /// Runs `program` of the host, found in the standard directories if it is only a name.
@@ -70,7 +75,7 @@ pub(crate) fn run_on(
 }
 
 /// `run_on`, outside the installer's own cgroup: what the program starts may outlive the installer,
-/// and what it needs is not the installer's memory.
+/// and its memory is not counted as the installer's.
 pub(crate) fn run_outside(
     host: &Host,
     program: &str,
@@ -88,7 +93,7 @@ pub(crate) fn run_with_copy(
     args: &[&OsStr],
     limit: Duration,
 ) -> Result<Output> {
-    run_staged(CARRY, &[file, copy], host, program, args, limit)
+    run_staged(COPY, &[file, copy], host, program, args, limit)
 }
 
 fn run_staged(
@@ -110,52 +115,27 @@ fn run_staged(
 }
 
 fn finish(mut command: Command, limit: Duration) -> Result<Output> {
-    let deadline = Instant::now() + limit;
-    let (mut reader, writer) = std::io::pipe().context("make a pipe")?;
+    // No current_dir: without a fork(2) of this process's own, a file that is no program for this
+    // machine is an error, and not given to a shell.
     command
         .env_clear()
         .env("PATH", PATH)
         .env("LC_ALL", "C")
-        .current_dir("/")
-        .stdin(Stdio::null())
-        .stdout(writer.try_clone().context("make a pipe")?)
-        .stderr(writer);
-    let mut child = command.spawn()?;
-    // It holds the pipe's other end.
-    drop(command);
-    let mut bytes = Vec::new();
-    let mut buffer = [0; 4096];
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-        match poll(
-            &mut [PollFd::new(reader.as_fd(), PollFlags::POLLIN)],
-            timeout,
-        ) {
-            Ok(0) if left.is_zero() => {
-                // It may have ended meanwhile; what it started keeps the pipe and is left alone.
-                let _ = child.kill();
-                child.wait().context("wait for it")?;
-                bail!("it has not ended within {} s", limit.as_secs());
-            }
-            Ok(0) | Err(Errno::EINTR) => {}
-            Ok(_) => match reader.read(&mut buffer).context("read its output")? {
-                0 => break,
-                n => bytes.extend(&buffer[..n.min(MAX_BYTES - bytes.len().min(MAX_BYTES))]),
-            },
-            Err(e) => return Err(e).context("wait for its output"),
-        }
+        .stdin(Stdio::null());
+    match run_with_deadline(&mut command, Deadline::after(limit))? {
+        Some(output) => Ok(Output {
+            text: output.text,
+            status: output.status.code(),
+        }),
+        None => bail!("it did not end within {} s", limit.as_secs()),
     }
-    let status = child.wait().context("wait for it")?;
-    Ok(Output {
-        text: String::from_utf8_lossy(&bytes).into_owned(),
-        status: status.code(),
-    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::{Output, run};
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt as _;
     use std::path::Path;
     use std::time::Duration;
 
@@ -168,22 +148,45 @@ mod tests {
         let error = run(Path::new("/bin/ls"), &["/no/such"], LIMIT).unwrap();
         let error = error.success().unwrap_err().to_string();
         assert!(error.starts_with("exit status 2: "), "{error}");
-        assert!(run(Path::new("/no/such"), &[], LIMIT).is_err());
     }
 
     #[test]
-    fn who_does_not_end_is_ended() {
+    fn a_program_that_cannot_be_started_is_told_from_one_that_is_missing() {
+        let dir = tempfile::tempdir().unwrap();
+        let machine = nix::sys::utsname::uname().unwrap();
+        let machine = machine.machine().to_string_lossy();
+        let unfit = format!("it is not a program for {machine}");
+        let loader = "the file exists, but the dynamic loader or interpreter that it names does not: \
+                      use a build for this system";
+        for (name, text, mode, expected) in [
+            ("text", "echo a shell has run this\n", 0o755, unfit.as_str()),
+            ("elf", "\x7fELF\x02\x01", 0o755, &unfit),
+            ("script", "#!/no/such/interpreter\n", 0o755, loader),
+            ("data", "", 0o644, "Permission denied"),
+        ] {
+            let path = dir.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            std::fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+            let error = format!("{:#}", run(&path, &[], LIMIT).unwrap_err());
+            assert_eq!(error, format!("run {}: {expected}", path.display()));
+        }
+        let error = format!("{:#}", run(Path::new("/no/such"), &[], LIMIT).unwrap_err());
+        assert_eq!(error, "run /no/such: there is no such file");
+    }
+
+    #[test]
+    fn a_program_is_killed_at_the_deadline() {
         let error = run(
             Path::new("/bin/sleep"),
             &["1000"],
             Duration::from_millis(50),
         );
         let error = format!("{:#}", error.unwrap_err());
-        assert_eq!(error, "run /bin/sleep: it has not ended within 0 s");
+        assert_eq!(error, "run /bin/sleep: it did not end within 0 s");
     }
 
     #[test]
-    fn a_failure_says_the_last_line() {
+    fn a_failure_has_the_last_line() {
         let output = Output {
             text: "a\nb\n\n".to_owned(),
             status: Some(3),

@@ -2,6 +2,8 @@
 //! namespace around it. A process enters those once and for all, so a process of its own does: this
 //! file under another name (`argv[0]`), `NAME ROOT PROGRAM ARGUMENT…`.
 
+use crate::host::exec::{self, NotStarted};
+use alicloud_oss::sys::command::PATH;
 use anyhow::{Context as _, Result};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
@@ -13,50 +15,50 @@ use std::ffi::OsString;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 /// `argv[0]` of a stage that stays in the installer's cgroup.
 pub(crate) const STAY: &str = "oss-installer-on-host";
-/// `argv[0]` of a stage that goes to the cgroup of the host's first process.
+/// `argv[0]` of a stage that leaves it for the cgroup of the host's first process.
 pub(crate) const LEAVE: &str = "oss-installer-outside";
-/// `argv[0]` of a stage that goes there with a file of the installer's, which it copies to the host
-/// from there, so that the copy is not the installer's memory: `NAME ROOT FILE COPY PROGRAM ARGUMENT…`.
-pub(crate) const CARRY: &str = "oss-installer-carries";
-/// The exit status of a stage that could not start the program, as of shells.
-pub(crate) const NOT_STARTED: i32 = 127;
+/// `argv[0]` of such a stage that first copies a file of the installer's to the host: in that cgroup
+/// the copy is not counted as the installer's memory: `NAME ROOT FILE COPY PROGRAM ARGUMENT…`.
+pub(crate) const COPY: &str = "oss-installer-copies";
+/// The exit status of a stage that found no such program, as of shells.
+pub(crate) const MISSING: i32 = 127;
+/// The exit status of a stage that could not start the program for another reason.
+const NOT_STARTED: i32 = 126;
 
 /// Whether this process is a stage, by the name it was started under; then it becomes the program
-/// and only comes back with what kept it from that, and the exit status for it.
+/// and only returns with the error that kept it from that, and the exit status for it.
 pub(crate) fn run(args: &[OsString]) -> Option<(String, i32)> {
-    let [name, root, words @ ..] = args else {
+    let [name, root, args @ ..] = args else {
         return None;
     };
     let root = Path::new(root);
-    let (prepared, words) = match (name.to_str()?, words) {
-        (STAY, words) => (prepare(root, false), words),
-        (LEAVE, words) => (prepare(root, true), words),
-        (CARRY, [file, copy, words @ ..]) => (carry(root, Path::new(file), Path::new(copy)), words),
+    let (prepared, args) = match (name.to_str()?, args) {
+        (STAY, args) => (prepare(root, false), args),
+        (LEAVE, args) => (prepare(root, true), args),
+        (COPY, [file, copy, args @ ..]) => {
+            (copy_file(root, Path::new(file), Path::new(copy)), args)
+        }
         _ => return None,
     };
-    let [program, rest @ ..] = words else {
+    let [program, rest @ ..] = args else {
         return None;
     };
-    let error = match prepared {
-        Ok(()) => match Command::new(program).args(rest).exec() {
-            e if e.kind() == ErrorKind::NotFound => {
-                return Some((format!("{}: {e}", program.to_string_lossy()), NOT_STARTED));
-            }
-            e => anyhow::Error::new(e),
-        },
-        Err(e) => e,
-    };
-    Some((format!("{error:#}"), NOT_STARTED - 1))
+    if let Err(e) = prepared {
+        return Some((format!("{e:#}"), NOT_STARTED));
+    }
+    let name = program.to_string_lossy();
+    Some(match exec::replace_process(program, rest, PATH) {
+        NotStarted::Missing => (format!("{name}: there is no such program"), MISSING),
+        NotStarted::Refused(why) => (format!("{name}: {why}"), NOT_STARTED),
+    })
 }
 
-/// `prepare` to leave, then makes the host's `copy` of `file`.
-fn carry(root: &Path, file: &Path, copy: &Path) -> Result<()> {
+/// `prepare` for a stage that leaves, then copies `file` to the host's path `copy`.
+fn copy_file(root: &Path, file: &Path, copy: &Path) -> Result<()> {
     let mut file = File::open(file).with_context(|| format!("open {}", file.display()))?;
     prepare(root, true)?;
     let mut make = || {
@@ -67,7 +69,7 @@ fn carry(root: &Path, file: &Path, copy: &Path) -> Result<()> {
                 .create(directory)?;
         }
         match std::fs::remove_file(copy) {
-            // Left behind by an installer that was killed.
+            // Left by an installer that was killed.
             Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
             _ => {}
         }
@@ -83,14 +85,13 @@ fn carry(root: &Path, file: &Path, copy: &Path) -> Result<()> {
 }
 
 fn prepare(root: &Path, leaves: bool) -> Result<()> {
-    // The installer holds back the signals that end it, and a program takes that over.
+    // The installer blocks the signals that end it, and execve(2) keeps that.
     SigSet::empty()
         .thread_set_mask()
-        .context("take signals again")?;
+        .context("unblock signals")?;
     let process = process_of(root);
     if leaves && let Some(process) = &process {
-        // All that a Pod with hostPID has of its own. What is started here outlives the Pod, and
-        // with the Pod its network goes.
+        // All namespaces that a Pod with hostPID has of its own: what is started here outlives them.
         for (name, kind) in [
             ("cgroup", CloneFlags::CLONE_NEWCGROUP),
             ("ipc", CloneFlags::CLONE_NEWIPC),
@@ -118,11 +119,11 @@ fn enter(root: &Path, process: Option<&Path>) -> Result<()> {
     if let Some(process) = process {
         join(&process.join("ns/mnt"), "mnt", CloneFlags::CLONE_NEWNS)?;
     }
-    fchdir(&directory).with_context(|| format!("go to {}", root.display()))?;
+    fchdir(&directory).with_context(|| format!("change to {}", root.display()))?;
     match chroot(".") {
-        // Nothing to change: a person without root looks at the host itself.
+        // Run on the host itself by a user that is not root, and there is nothing to change.
         Err(Errno::EPERM) if root == Path::new("/") => Ok(()),
-        result => result.with_context(|| format!("make {} the root", root.display())),
+        result => result.with_context(|| format!("chroot to {}", root.display())),
     }
 }
 
@@ -136,17 +137,18 @@ fn join(path: &Path, name: &str, kind: CloneFlags) -> Result<()> {
     setns(file, kind).with_context(|| format!("enter {}", path.display()))
 }
 
-/// Goes to the cgroups of the host's first process. On a host without /proc there are none.
+/// Moves this process to the cgroups of the host's first process. On a host without /proc there are none.
 fn leave_cgroup() -> Result<()> {
     let Ok(text) = std::fs::read_to_string("/proc/1/cgroup") else {
         return Ok(());
     };
-    for file in text.lines().flat_map(group_files) {
+    for file in text.lines().flat_map(cgroup_files) {
         if !file.exists() {
             continue;
         }
         match std::fs::write(&file, "0") {
-            // A host in a container, which has no say in this hierarchy: all its processes share a group.
+            // The host is a container without write access to this hierarchy: all its processes
+            // are in one cgroup.
             Err(e) if e.kind() == ErrorKind::ReadOnlyFilesystem => {}
             written => written.with_context(|| format!("write {}", file.display()))?,
         }
@@ -154,9 +156,9 @@ fn leave_cgroup() -> Result<()> {
     Ok(())
 }
 
-/// Where a process joins the group in a line of `/proc/PID/cgroup`, in the usual places
-/// (cgroups(7)): one hierarchy for all, or one for each list of controllers.
-fn group_files(line: &str) -> Vec<PathBuf> {
+/// The files through which a process joins the cgroup in a line of `/proc/PID/cgroup`, below the usual
+/// mount points (cgroups(7)): one hierarchy for all, or one for each list of controllers.
+fn cgroup_files(line: &str) -> Vec<PathBuf> {
     let mut parts = line.splitn(3, ':').skip(1);
     let (Some(controllers), Some(path)) = (parts.next(), parts.next()) else {
         return Vec::new();
@@ -178,11 +180,11 @@ fn group_files(line: &str) -> Vec<PathBuf> {
 
 #[cfg(test)]
 mod tests {
-    use super::{group_files, process_of};
+    use super::{cgroup_files, process_of};
     use std::path::Path;
 
     #[test]
-    fn groups_are_in_their_usual_places() {
+    fn cgroups_are_below_the_usual_mount_points() {
         for (line, expected) in [
             (
                 "0::/init.scope",
@@ -202,7 +204,7 @@ mod tests {
             ("garbage", vec![]),
         ] {
             let expected: Vec<&Path> = expected.into_iter().map(Path::new).collect();
-            assert_eq!(group_files(line), expected, "{line}");
+            assert_eq!(cgroup_files(line), expected, "{line}");
         }
     }
 

@@ -1,5 +1,5 @@
 //! The text of a configuration file to the one or two keys that matter here. kubelet reads YAML, of
-//! which JSON is a part (`sigs.k8s.io/yaml`); nothing else of the files is judged.
+//! which JSON is a part (`sigs.k8s.io/yaml`); nothing else of the files is checked.
 
 use anyhow::{Context as _, Result};
 use saphyr::{LoadableYamlNode as _, Yaml};

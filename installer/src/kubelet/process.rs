@@ -1,29 +1,29 @@
 //! The kubelets that run, from the host's /proc, and the plugin directory of each.
 
 use crate::host::Host;
-use crate::kubelet::{DEFAULT_DIRECTORY, MICROSHIFT_DIRECTORY, Program, Words, config};
+use crate::kubelet::{DEFAULT_DIRECTORY, Flags, MICROSHIFT_DIRECTORY, Program, config};
 use anyhow::{Context as _, Result};
 use std::path::{Path, PathBuf};
 
-/// Where k3s reads its own options (`--config` of k3s moves it), and the drop-in files beside.
+/// Where k3s reads its own options (`--config` of k3s moves it), and its drop-in files.
 const K3S_CONFIG: &str = "/etc/rancher/k3s/config.yaml";
 const K3S_CONFIG_DIR: &str = "/etc/rancher/k3s/config.yaml.d";
-/// Where k3s puts the drop-in files of its kubelet.
+/// The drop-in files that k3s makes for its kubelet.
 const K3S_KUBELET_DIR: &str = "/var/lib/rancher/k3s/agent/etc/kubelet.conf.d";
 
 /// A running kubelet.
 #[derive(Debug)]
 pub(crate) struct Kubelet {
     pub(crate) pid: u32,
-    pub(crate) words: Words,
-    /// Paths in its eyes.
+    pub(crate) flags: Flags,
+    /// Its root directory, in which its paths are resolved.
     pub(crate) root: Host,
     /// Whether its mount namespace is that of the host's first process.
     pub(crate) on_host: bool,
     directory: PathBuf,
 }
 
-/// A plugin directory, in the eyes of the kubelet that reads it, and how that is known.
+/// A plugin directory, as the kubelet that reads it sees the path, and how that is known.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct PluginDirectory {
     pub(crate) path: PathBuf,
@@ -53,16 +53,16 @@ pub(crate) fn running(proc: &Path) -> Result<Vec<Kubelet>> {
     Ok(found)
 }
 
-/// The process at `directory` if it is a kubelet in the pid namespace `host`; one that has ended
+/// The process at `directory` if it is a kubelet in the pid namespace `host`; one that has exited
 /// meanwhile is none.
 fn kubelet(proc: &Path, host: &Path, pid: u32, directory: &Path) -> Option<Kubelet> {
-    let words = Words::parse(&std::fs::read(directory.join("cmdline")).ok()?)?;
+    let flags = Flags::parse(&std::fs::read(directory.join("cmdline")).ok()?)?;
     let status = std::fs::read_to_string(directory.join("status")).ok()?;
     let trusted = is_roots(&status) && std::fs::read_link(directory.join("ns/pid")).ok()? == host;
     let mounts = |process: &Path| std::fs::read_link(process.join("ns/mnt")).ok();
     trusted.then(|| Kubelet {
         pid,
-        words,
+        flags,
         root: Host::new(&directory.join("root")),
         on_host: mounts(directory) == mounts(&proc.join("1")),
         directory: directory.to_owned(),
@@ -80,22 +80,22 @@ fn is_roots(status: &str) -> bool {
 impl Kubelet {
     /// The plugin directory that this kubelet reads.
     pub(crate) fn plugin_directory(&self) -> Result<PluginDirectory> {
-        let words = self.all_words()?;
+        let flags = self.all_flags()?;
         let (program, pid) = (self.name(), self.pid);
-        if let Some(path) = &words.plugin_dir {
+        if let Some(path) = &flags.plugin_dir {
             return Ok(PluginDirectory {
                 path: self.absolute(path),
                 how: format!("--volume-plugin-dir of {program} (pid {pid})"),
             });
         }
-        if let Some((path, file)) = self.named_in_files(&words)? {
+        if let Some((path, file)) = self.named_in_files(&flags)? {
             let how = format!(
                 "volumePluginDir in {} of {program} (pid {pid})",
                 file.display()
             );
             return Ok(PluginDirectory { path, how });
         }
-        let default = match words.program {
+        let default = match flags.program {
             Program::Kubelet | Program::K3s => DEFAULT_DIRECTORY,
             Program::MicroShift => MICROSHIFT_DIRECTORY,
         };
@@ -106,7 +106,7 @@ impl Kubelet {
     }
 
     pub(crate) fn name(&self) -> &'static str {
-        match self.words.program {
+        match self.flags.program {
             Program::Kubelet => "kubelet",
             Program::K3s => "k3s",
             Program::MicroShift => "microshift",
@@ -114,11 +114,11 @@ impl Kubelet {
     }
 
     /// Its arguments, with those that k3s has in files; arguments win.
-    fn all_words(&self) -> Result<Words> {
-        if self.words.program != Program::K3s {
-            return Ok(self.words.clone());
+    fn all_flags(&self) -> Result<Flags> {
+        if self.flags.program != Program::K3s {
+            return Ok(self.flags.clone());
         }
-        let mut words = Words {
+        let mut flags = Flags {
             program: Program::K3s,
             plugin_dir: None,
             config: None,
@@ -130,28 +130,28 @@ impl Kubelet {
             if let Some(text) = self.read_optional(&file)? {
                 let args = config::k3s_kubelet_args(&text)
                     .with_context(|| format!("read {}", file.display()))?;
-                words.take_embedded(&args);
+                flags.add_embedded(&args);
             }
         }
-        for (own, place) in [
-            (&self.words.plugin_dir, &mut words.plugin_dir),
-            (&self.words.config, &mut words.config),
-            (&self.words.config_dir, &mut words.config_dir),
+        for (own, flag) in [
+            (&self.flags.plugin_dir, &mut flags.plugin_dir),
+            (&self.flags.config, &mut flags.config),
+            (&self.flags.config_dir, &mut flags.config_dir),
         ] {
             if own.is_some() {
-                place.clone_from(own);
+                flag.clone_from(own);
             }
         }
-        Ok(words)
+        Ok(flags)
     }
 
     /// The directory that the configuration files name, and the file that does. A drop-in file
     /// beats the main one; a relative path is meant from the main file's directory
     /// (`pkg/kubelet/kubeletconfig/configfiles`).
-    fn named_in_files(&self, words: &Words) -> Result<Option<(PathBuf, PathBuf)>> {
-        let main = words.config.as_deref().map(|path| self.absolute(path));
+    fn named_in_files(&self, flags: &Flags) -> Result<Option<(PathBuf, PathBuf)>> {
+        let main = flags.config.as_deref().map(|path| self.absolute(path));
         let mut files: Vec<PathBuf> = main.iter().cloned().collect();
-        if let Some(directory) = &words.config_dir {
+        if let Some(directory) = &flags.config_dir {
             files.extend(self.list(&self.absolute(directory), "conf")?);
         }
         let mut found = None;
@@ -182,11 +182,11 @@ impl Kubelet {
     /// The files in `directory` with `extension`, in the order of their names; none where there is
     /// no such directory.
     fn list(&self, directory: &Path, extension: &str) -> Result<Vec<PathBuf>> {
-        let place = self
+        let located = self
             .root
             .locate(directory)
-            .with_context(|| format!("look at {}", directory.display()))?;
-        let mut files: Vec<PathBuf> = std::fs::read_dir(place)
+            .with_context(|| format!("resolve {}", directory.display()))?;
+        let mut files: Vec<PathBuf> = std::fs::read_dir(located)
             .into_iter()
             .flatten()
             .flatten()

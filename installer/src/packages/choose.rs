@@ -72,7 +72,7 @@ fn machine_of(name: &str) -> &str {
     }
 }
 
-/// What the host says that it is.
+/// What the host's /etc/os-release says.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct OsRelease {
     id: String,
@@ -115,7 +115,7 @@ impl OsRelease {
             return Some(platform.trim_start_matches(|c: char| c.is_ascii_alphabetic()));
         }
         match (self.id.as_str(), self.major()) {
-            // Alibaba Cloud Linux counts by itself.
+            // Alibaba Cloud Linux has version numbers of its own.
             ("alinux", "2") => Some("7"),
             ("alinux", "3") => Some("8"),
             ("alinux", _) => None,
@@ -132,7 +132,7 @@ impl OsRelease {
         match name {
             "centos" | "el" | "al" | "rhel" => self.enterprise_release() == Some(major),
             _ if name != self.id => false,
-            // Releases of Ubuntu have a dot in their name, those of others count behind it.
+            // Releases of Ubuntu have a dot in their name, those of others differ after it.
             "ubuntu" => version == self.version,
             _ => major == self.major(),
         }
@@ -158,7 +158,7 @@ pub(crate) fn choose<'a>(
         .max_by_key(|package| &package.version)
 }
 
-/// The name of a package that the host would take.
+/// The name that a package for the host would have.
 pub(crate) fn wanted(os: &OsRelease, machine: &str) -> String {
     let machine = match (os.format(), machine) {
         (Format::Deb, "x86_64") => "amd64",

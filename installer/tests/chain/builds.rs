@@ -32,10 +32,10 @@ fn from_the_first_install_to_the_removal() {
         assert_eq!(seen, [loaded(&world.driver)]);
         let (ready, said) = world.check(&world.driver);
         assert!(ready, "{said}");
-        let stamp: Value =
+        let record: Value =
             serde_json::from_slice(&read(world.node.state.join("init.json")).unwrap()).unwrap();
         assert_eq!(
-            (&stamp["caller"], &stamp["pid"], &stamp["build"]),
+            (&record["caller"], &record["pid"], &record["build"]),
             (
                 &json!("kubelet"),
                 &json!(world.watcher.id()),

@@ -14,7 +14,7 @@ const MOUNT: [&str; 4] = [
     "serve: started",
     "serve: served",
 ];
-/// Where an unmount may end behind that.
+/// Where an unmount may be killed after that.
 const UNMOUNT: [&str; 6] = [
     "unmount: target unmounted",
     "release: unregistered",
@@ -121,7 +121,7 @@ fn a_mount_that_the_driver_cannot_end_keeps_it_there() {
         world
             .kubelet()
             .killed_at("unmount: target unmounted", &unmount);
-        // A driver that knows no word.
+        // A driver that supports no command.
         let driver = world.node.driver();
         let broken = world.node.make_driver("broken", "failure");
         let aside: PathBuf = world.node.path("aside");

@@ -51,9 +51,9 @@ fn install(node: &Node, image: &Image, driver: &Path) -> String {
 }
 
 /// Calls the driver that is installed, within the node.
-fn call(node: &Node, words: &[&str]) -> Answer {
+fn call(node: &Node, args: &[&str]) -> Answer {
     let driver = format!("{PLUGINS}/alicloud~oss/oss");
-    Answer::parse(&node.run(&[&[&*driver], words].concat()).unwrap())
+    Answer::parse(&node.run(&[&[&*driver], args].concat()).unwrap())
 }
 
 #[test]

@@ -69,7 +69,7 @@ pub(crate) fn on_node(test: impl FnOnce(&mut World) + Send) {
             etc,
         };
         test(&mut world);
-        // What a driver that stays has noted.
+        // What a driver that stays has recorded.
         let _ = std::fs::remove_file(sandbox.state_directory().join("init.json"));
     });
 }
@@ -86,8 +86,8 @@ impl World<'_> {
     }
 
     /// The installer as a DaemonSet or a package runs it.
-    pub(crate) fn installer(&self, word: &str, driver: &Path) -> Command {
-        let mut command = installer(word);
+    pub(crate) fn installer(&self, subcommand: &str, driver: &Path) -> Command {
+        let mut command = installer(subcommand);
         command
             .args(["--host-root", "/", "--driver"])
             .arg(driver)

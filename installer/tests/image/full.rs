@@ -98,8 +98,8 @@ fn the_full_pod_serves_a_node_with_systemd_and_leaves_it_as_it_was() {
     let (status, log) = pod.terminate();
     assert_eq!(status, Some(0), "{log:#?}");
 
-    // With a volume the driver stays, or is removed behind the last one.
-    let (status, log) = Pod::start(&host, &spec.clone().words(&["uninstall"]), &image).wait();
+    // With a volume the driver stays, or is removed after the last one.
+    let (status, log) = Pod::start(&host, &spec.clone().args(&["uninstall"]), &image).wait();
     let log = log.join("\n");
     assert_eq!(status, Some(1), "{log}");
     assert!(
@@ -107,7 +107,7 @@ fn the_full_pod_serves_a_node_with_systemd_and_leaves_it_as_it_was() {
         "{log}"
     );
     assert_eq!(std::fs::read(volume.file()).unwrap(), b"content");
-    let draining = Pod::start(&host, &spec.words(&["uninstall", "--drain"]), &image);
+    let draining = Pod::start(&host, &spec.args(&["uninstall", "--drain"]), &image);
     draining.read_until("waiting for volume \"data\" of Pod with uid uid-1");
     volume.unmount();
     let (status, log) = draining.wait();

@@ -87,15 +87,15 @@ impl Host {
         command
     }
 
-    /// What the program of these words prints, if it succeeds.
+    /// What the program with these arguments prints, if it succeeds.
     #[track_caller]
-    pub fn run(&self, words: &[&str]) -> String {
-        let output = self.command(words[0]).args(&words[1..]).output().unwrap();
+    pub fn run(&self, args: &[&str]) -> String {
+        let output = self.command(args[0]).args(&args[1..]).output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(
             output.status.success(),
-            "{words:?}: {}: {text}{errors}",
+            "{args:?}: {}: {text}{errors}",
             output.status
         );
         text

@@ -77,10 +77,10 @@ impl PodSpec {
         self
     }
 
-    /// Runs these words of the installer instead, as a Job with a single container does.
-    pub fn words(mut self, words: &[&str]) -> Self {
+    /// Runs the installer with these arguments instead, as a Job with a single container does.
+    pub fn args(mut self, args: &[&str]) -> Self {
         let mut command = vec!["/oss-installer"];
-        command.extend(words);
+        command.extend(args);
         self.0.as_object_mut().unwrap().remove("initContainers");
         self.0["containers"][0]["command"] = json!(command);
         self
@@ -204,7 +204,7 @@ fn merge(base: &mut Value, patch: Value) {
 #[test]
 fn patches_merge_as_in_the_api_server() {
     let mut base = json!({"a": {"b": 1}, "containers": [
-        {"name": "x", "command": ["old", "words"], "env": [{"name": "E", "value": "1"}]}]});
+        {"name": "x", "command": ["old", "args"], "env": [{"name": "E", "value": "1"}]}]});
     merge(
         &mut base,
         json!({"a": {"c": 2}, "volumes": [{"name": "v"}], "containers": [

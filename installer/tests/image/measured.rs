@@ -43,7 +43,7 @@ fn measured() {
         ));
         let busy = spec.env("OSS_INSTALLER_PERIOD", "1");
         rows.push(format!(
-            "{shape}, a look each second: {}",
+            "{shape}, a check each second: {}",
             resident(&host, &busy, &image, seconds)
         ));
     }
@@ -84,13 +84,16 @@ fn start(host: &Host, spec: &PodSpec, image: &Image) -> Duration {
     let driver = host.path(PLUGINS).join("alicloud~oss");
     if driver.exists() {
         std::fs::remove_dir_all(driver).unwrap();
-        // kubelet's word for the last one.
+        // The record of kubelet's init of the last one.
         std::fs::remove_file(host.path("/run/alicloud-oss/init.json")).unwrap();
     }
     let pod = Pod::start(host, spec, image);
     pod.wait_ready();
     let time = pod.started.elapsed();
-    assert_eq!(pod.terminate().0, Some(0));
+    // Ready by what its init container has done, it may not run yet, and then a signal ends runc.
+    pod.read_until("note: ");
+    let (status, log) = pod.terminate();
+    assert_eq!(status, Some(0), "{log:#?}");
     time
 }
 
@@ -125,6 +128,7 @@ fn resident(host: &Host, spec: &PodSpec, image: &Image, time: Duration) -> Strin
         bytes(resources["limits"]["memory"].as_str().unwrap()) >> 20,
         used * 100.0
     );
-    assert_eq!(pod.terminate().0, Some(0));
+    let (status, log) = pod.terminate();
+    assert_eq!(status, Some(0), "{log:#?}");
     row
 }

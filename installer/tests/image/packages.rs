@@ -192,9 +192,9 @@ fn become_alinux(host: &Host) {
         copy(&program, host.path(&program)).unwrap();
     }
     let output = Command::new("ldd").arg("/usr/bin/rpm").output().unwrap();
-    for word in String::from_utf8(output.stdout).unwrap().split_whitespace() {
-        if word.starts_with('/') && !host.path(word).exists() {
-            copy(word, host.path(word)).unwrap();
+    for field in String::from_utf8(output.stdout).unwrap().split_whitespace() {
+        if field.starts_with('/') && !host.path(field).exists() {
+            copy(field, host.path(field)).unwrap();
         }
     }
     for name in ["macros", "rpmrc", "rpmpopt-4.18.0"] {

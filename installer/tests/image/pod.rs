@@ -79,7 +79,7 @@ impl<'a> Pod<'a> {
         let runc = start(spec.container());
         let probe = probe
             .iter()
-            .map(|word| word.as_str().unwrap().to_owned())
+            .map(|arg| arg.as_str().unwrap().to_owned())
             .collect();
         Self {
             host,

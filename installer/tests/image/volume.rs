@@ -44,9 +44,9 @@ impl<'a> Volume<'a> {
     }
 
     #[track_caller]
-    fn call(&self, words: &[&str]) {
+    fn call(&self, args: &[&str]) {
         let mut all = vec![self.driver.as_str()];
-        all.extend(words);
+        all.extend(args);
         let answer: Value = serde_json::from_str(&self.host.run(&all)).unwrap();
         assert_eq!(answer["status"], "Success", "{answer}");
     }

@@ -1,4 +1,4 @@
-//! A driver for tests. What it answers and which build it is stand behind its own program, as
+//! A driver for tests. What it answers and which build it is follow its own program, as
 //! `\nSTAND-IN {json}`: so each driver is another file, as real builds are.
 
 use serde_json::{Value, json};
@@ -12,19 +12,19 @@ fn main() {
     let program = read("/proc/self/exe")
         .or_else(|_| read(std::env::args().next().expect("a name")))
         .expect("read the own program");
-    let mark = b"\nSTAND-IN ";
+    let marker = b"\nSTAND-IN ";
     let at = program
-        .windows(mark.len())
-        .rposition(|window| window == mark)
-        .expect("the mark");
-    let own: Value = serde_json::from_slice(&program[at + mark.len()..]).expect("JSON");
-    let word = std::env::args().nth(1).unwrap_or_default();
-    let answer = match (word.as_str(), own["answer"].as_str()) {
+        .windows(marker.len())
+        .rposition(|window| window == marker)
+        .expect("the marker");
+    let own: Value = serde_json::from_slice(&program[at + marker.len()..]).expect("JSON");
+    let call = std::env::args().nth(1).unwrap_or_default();
+    let answer = match (call.as_str(), own["answer"].as_str()) {
         ("init", Some("nothing")) => return,
         ("init", Some("no capabilities")) => json!({"status": "Success"}),
         ("init", Some("failure")) => json!({"status": "Failure", "message": "broken"}),
         ("init", _) => {
-            stamp(&own);
+            write_record(&own);
             json!({"status": "Success", "capabilities": {"attach": false,
                 "selinuxRelabel": false, "supportsMetrics": false, "fsGroup": false,
                 "requiresFSResize": false}})
@@ -44,8 +44,8 @@ fn build(own: &Value) -> String {
     format!("oss {}", own["build"].as_str().unwrap_or_default())
 }
 
-/// Leaves the word of who ran init, as the driver does: not while an installer tries it out.
-fn stamp(own: &Value) {
+/// Leaves the init record, as the driver does: not while an installer tries it out.
+fn write_record(own: &Value) {
     let exe = read_link("/proc/self/exe").expect("the own path");
     if !exe.ends_with("alicloud~oss/oss") {
         return;
@@ -60,8 +60,8 @@ fn stamp(own: &Value) {
         .duration_since(SystemTime::UNIX_EPOCH)
         .expect("a time")
         .as_secs();
-    let stamp = json!({"build": build(own), "pid": pid, "caller": caller.trim(), "time": time});
+    let record = json!({"build": build(own), "pid": pid, "caller": caller.trim(), "time": time});
     let new = state.join(format!(".init.{}", std::process::id()));
-    write(&new, stamp.to_string()).unwrap_or_else(|e| panic!("stamp of {}: {e}", exe.display()));
-    rename(&new, state.join("init.json")).expect("put the stamp in place");
+    write(&new, record.to_string()).unwrap_or_else(|e| panic!("record of {}: {e}", exe.display()));
+    rename(&new, state.join("init.json")).expect("rename the record");
 }

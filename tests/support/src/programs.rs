@@ -18,15 +18,15 @@ pub fn copy_program(from: &Path, to: &Path) {
 }
 
 /// The installer, with an empty environment.
-pub fn installer(word: &str) -> Command {
+pub fn installer(subcommand: &str) -> Command {
     let mut command = Command::new(built("../oss-installer"));
-    command.env_clear().arg(word).stdin(Stdio::null());
+    command.env_clear().arg(subcommand).stdin(Stdio::null());
     command
 }
 
 /// The installer for `driver` beside the booted `node`, as in a Pod with hostPID; `image` has its view
 /// of the node's /proc.
-pub fn beside(node: &Node, image: &TestHost, word: &str, driver: &Path) -> Command {
+pub fn beside(node: &Node, image: &TestHost, subcommand: &str, driver: &Path) -> Command {
     image.show_process("1", node.pid1());
     // systemd talks to who is in its pid namespace.
     let mut command = Command::new("nsenter");
@@ -37,8 +37,8 @@ pub fn beside(node: &Node, image: &TestHost, word: &str, driver: &Path) -> Comma
         .args(["--pid", "--no-fork", "--target"])
         .arg(node.pid1().to_string())
         .arg("--")
-        .arg(installer(word).get_program())
-        .arg(word)
+        .arg(installer(subcommand).get_program())
+        .arg(subcommand)
         .arg("--driver")
         .arg(driver)
         .arg("--host-root")

@@ -80,8 +80,8 @@ impl TestHost {
     }
 
     /// The installer, told of the plugin directory and the state directory, for `driver`.
-    pub fn minimal(&self, word: &str, driver: &Path) -> Command {
-        let mut command = installer(word);
+    pub fn minimal(&self, subcommand: &str, driver: &Path) -> Command {
+        let mut command = installer(subcommand);
         command
             .arg("--driver")
             .arg(driver)
@@ -93,8 +93,8 @@ impl TestHost {
     }
 
     /// The installer, told of the host's root and /proc.
-    pub fn full(&self, word: &str, driver: &Path) -> Command {
-        let mut command = installer(word);
+    pub fn full(&self, subcommand: &str, driver: &Path) -> Command {
+        let mut command = installer(subcommand);
         command
             .arg("--driver")
             .arg(driver)

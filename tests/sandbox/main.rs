@@ -7,13 +7,9 @@
     reason = "some of these are run as programs by others; all belong to tests"
 )]
 
-#[path = "sandbox/confined.rs"]
 mod confined;
-#[path = "sandbox/evil.rs"]
 mod evil;
-#[path = "sandbox/old_node.rs"]
 mod old_node;
-#[path = "sandbox/world.rs"]
 mod world;
 
 use alicloud_oss::sandbox::{End, Mode, spawn};
