@@ -54,7 +54,7 @@ pub struct Config {
     pub(crate) request_timeout: Option<Duration>,
     /// On a disk: below it each ossfs has a directory for its temporary files.
     #[serde(deserialize_with = "state_path")]
-    pub(crate) temporary_dir: PathBuf,
+    pub temporary_dir: PathBuf,
     /// Whether Pods with the same volume share one daemon.
     pub share_mounts: bool,
     /// Options for every volume, before the volume's own.

@@ -15,7 +15,7 @@ pub mod kubelet;
 pub mod logging;
 pub mod mounts;
 mod options;
-mod ossfs;
+pub mod ossfs;
 mod request;
 pub mod sandbox;
 pub mod serve;

@@ -6,4 +6,4 @@ pub(crate) mod diagnosis;
 pub(crate) mod launch;
 pub(crate) mod probe;
 pub(crate) mod systemd;
-pub(crate) mod unit_files;
+pub mod unit_files;

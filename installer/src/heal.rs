@@ -1,5 +1,5 @@
-//! The driver's commands that the installer runs on the host. Where no systemd supervises the FUSE
-//! daemons, `heal` is run regularly: it starts those again that have exited.
+//! The driver's commands that the installer runs on the host. `heal` is run regularly: it has volumes
+//! served again whose process was stopped or killed.
 
 use crate::args::Settings;
 use crate::find::Found;
@@ -22,16 +22,16 @@ pub(crate) struct Heal {
 }
 
 impl Heal {
-    /// Has the driver heal its volumes, if the host needs that and the driver can.
+    /// Has the driver heal its volumes, if it can.
     pub(crate) fn run(&mut self, settings: &Settings, found: &Found) {
-        if self.not_supported || settings.host_root.is_none() || found.host.runs_systemd() {
+        if self.not_supported || settings.host_root.is_none() {
             return;
         }
         match call(&found.host, &found.path, &["heal"]) {
             Ok(Answer::Done(lines)) => lines.iter().for_each(|line| log::info!("heal: {line}")),
             Ok(Answer::NotSupported) => {
                 log::info!(
-                    "this driver has no heal: volumes whose daemon exits are not served again"
+                    "this driver has no heal: volumes that were stopped are not served again"
                 );
                 self.not_supported = true;
             }

@@ -7,6 +7,7 @@ use crate::find::Found;
 use crate::host::{Host, program};
 use crate::updatedb;
 use alicloud_oss::config::{Config, DEFAULT_FILE};
+use alicloud_oss::ossfs::unit_files::runtime_files;
 use anyhow::{Context as _, Error, Result, bail};
 use nix::sys::stat::Mode;
 use std::ffi::OsStr;
@@ -18,8 +19,6 @@ use std::time::Duration;
 
 const UPDATEDB: &str = "/etc/updatedb.conf";
 const UNITS: &str = "/etc/systemd/system";
-/// The unit that the driver itself makes where nobody has installed one.
-const RUNTIME_UNIT: &str = "/run/systemd/system/alicloud-oss@.service";
 /// systemd reads its units in well under a second.
 const SYSTEMCTL_LIMIT: Duration = Duration::from_secs(30);
 
@@ -67,16 +66,15 @@ fn remove_units(settings: &Settings, host: &Host) -> Result<()> {
         }
         None => None,
     };
-    // And the one that the driver makes where there is no other.
-    let made = host.metadata(Path::new(RUNTIME_UNIT)).is_ok();
-    for unit in ours
-        .iter()
-        .map(PathBuf::as_path)
-        .chain(made.then_some(Path::new(RUNTIME_UNIT)))
-    {
+    // And those that the driver makes where there are no others.
+    let made: Vec<PathBuf> = runtime_files()
+        .into_iter()
+        .filter(|file| host.metadata(file).is_ok())
+        .collect();
+    for unit in ours.iter().chain(&made) {
         remove(host, unit)?;
     }
-    if (made || ours.is_some()) && host.runs_systemd() {
+    if (!made.is_empty() || ours.is_some()) && host.runs_systemd() {
         reload_systemd(host)?;
     }
     Ok(())

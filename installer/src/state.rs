@@ -3,7 +3,7 @@
 
 use crate::args::Settings;
 use crate::host::Host;
-use crate::node;
+use crate::{node, node_config};
 use alicloud_oss::state::layout::{
     BOOT, DRAIN, INCOMPLETE, INIT_RECORD, LOCKS, VOLUMES, VolumeLayout,
 };
@@ -113,6 +113,9 @@ pub(crate) fn remove(settings: &Settings, host: &Host) -> Result<()> {
     for name in [VOLUMES, LOCKS, ""] {
         node::remove_empty(host, Some(&settings.state_dir.join(name)));
     }
+    // What is in it belongs to an ossfs that is uploading.
+    let config = node_config::read(host)?.unwrap_or_default();
+    node::remove_empty(host, Some(&config.temporary_dir));
     Ok(())
 }
 

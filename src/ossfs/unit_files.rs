@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The directories of an administrator's own files (systemd.unit(5)).
 const ADMINISTRATOR_DIRS: [&str; 2] = ["/etc/systemd/system", "/usr/local/lib/systemd/system"];
@@ -41,6 +41,11 @@ const SLICE_LINE: &str = "Slice=alicloud-oss.slice\n";
 /// The directives that older versions of systemd warn of, and the version that brought them
 /// (systemd's NEWS).
 const SINCE: [(&str, u32); 3] = [("TasksMax=", 227), ("MemoryMax=", 231), ("OOMPolicy=", 243)];
+
+/// The files that the driver may have written under /run, there or not: for who removes the driver.
+pub fn runtime_files() -> [PathBuf; 3] {
+    [TEMPLATE, SLICES[0].0, SLICES[1].0].map(|name| Path::new(RUNTIME_DIR).join(name))
+}
 
 /// What the template says about this node.
 #[derive(Clone, Copy)]
