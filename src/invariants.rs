@@ -8,7 +8,7 @@ use crate::mounts::table::MountTable;
 use crate::options::option::{MountOption, split};
 use crate::ossfs::arguments::arguments;
 use crate::request::{CredentialSource, MountRequest};
-pub use crate::serve::relay::check_traffic;
+pub use crate::serve::relay::any_traffic::check_traffic;
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::LazyLock;

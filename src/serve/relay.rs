@@ -9,7 +9,7 @@
 
 mod agreement;
 #[cfg(any(test, feature = "invariants"))]
-mod any_traffic;
+pub mod any_traffic;
 mod daemon;
 mod death;
 mod handles;
@@ -27,8 +27,6 @@ mod tests;
 mod watch;
 mod wire;
 
-#[cfg(any(test, feature = "invariants"))]
-pub use any_traffic::check_traffic;
 pub use journal::{JOURNAL_HEADER, JournalError, Record};
 pub use wire::BUFFER;
 
