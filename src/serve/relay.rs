@@ -28,7 +28,7 @@ mod watch;
 mod wire;
 
 pub use journal::{JOURNAL_HEADER, JournalError, Record};
-pub use wire::BUFFER;
+pub use wire::{BUFFER, resend};
 
 use agreement::{Agreed, Offer};
 use handles::Handles;

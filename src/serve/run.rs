@@ -12,7 +12,7 @@ use crate::serve::lost::LostRequests;
 use crate::serve::notifier::Notifier;
 use crate::serve::plan::Plan;
 use crate::serve::protocol::{FAILURE, SOCKET, Status};
-use crate::serve::relay::{BUFFER, Relay, Settings};
+use crate::serve::relay::{BUFFER, Relay, Settings, resend};
 use crate::serve::role::{GIVE_UP, Role};
 use crate::serve::shared::Shared;
 use crate::serve::signals::Signals;
@@ -24,7 +24,7 @@ use anyhow::{Context as _, Result};
 use std::ffi::OsString;
 use std::fs::DirBuilder;
 use std::io::{ErrorKind, Write as _};
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::process::ExitCode;
@@ -179,21 +179,21 @@ fn begin(
         return Ok(Begun::Bare(bare, fuse));
     }
     let restored = match fuse {
-        Some(fuse) => restore(volume, settings())
-            .map(|relay| (relay, fuse))
+        Some(fuse) => restore(volume, settings(), fuse.as_fd())
+            .map(|(relay, resent)| (relay, resent, fuse))
             // A connection whose tables are lost is of no use: closed, its callers get an error.
             .inspect_err(|e| log::error!("the mount is lost: {e:#}"))
             .ok(),
         None => None,
     };
     status.restored = restored.is_some();
-    let (relay, fuse) = match restored {
+    let (relay, resent, fuse) = match restored {
         Some(restored) => restored,
         None => {
             keeper.forget(FUSE)?;
             let fuse = connection::mount_new(&plan, &staging)?;
             on_new_mount();
-            (Relay::new(settings()), fuse)
+            (Relay::new(settings()), false, fuse)
         }
     };
     let mounted = Mounted {
@@ -232,8 +232,10 @@ fn begin(
             volume.display()
         );
         event_loop.relay.daemon_ended(now, &mut event_loop.ends);
-        let control = Control::find(&staging);
-        event_loop.lost = control.map(|control| LostRequests::new(control, now));
+        if !resent {
+            let control = Control::find(&staging);
+            event_loop.lost = control.map(|control| LostRequests::new(control, now));
+        }
     }
     control::listen(volume, Arc::clone(&event_loop.shared))?;
     keeper.ready()?;
@@ -262,11 +264,21 @@ impl Drop for Mounted<'_> {
     }
 }
 
-/// The tables of a process that was killed.
-fn restore(volume: &Path, settings: Settings) -> Result<Relay> {
+/// The relay from the tables of a process that was killed, and whether the kernel hands over again what
+/// was in flight: then nothing of that is lost.
+fn restore(volume: &Path, settings: Settings, fuse: BorrowedFd<'_>) -> Result<(Relay, bool)> {
     let left = Left::read(volume)?;
-    Relay::restore(settings, &left.nodes, &left.in_flight)
-        .with_context(|| format!("restore the tables in {}", volume.display()))
+    let relay = |in_flight: &[u64]| {
+        Relay::restore(settings, &left.nodes, in_flight)
+            .with_context(|| format!("restore the tables in {}", volume.display()))
+    };
+    // Before the kernel is asked for anything: a journal that cannot be read is the end of the mount.
+    let restored = relay(&left.in_flight)?;
+    // Kernels before 6.9 do not know it.
+    match connection::write(fuse, &resend()) {
+        Ok(()) => Ok((relay(&[])?, true)),
+        Err(_) => Ok((restored, false)),
+    }
 }
 
 /// How the daemon is run; makes the directories that it needs.

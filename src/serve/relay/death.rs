@@ -18,7 +18,8 @@ const MOST_DEATHS: u32 = 5;
 impl Relay {
     /// The relay that a journal tells of, after the process that kept it has ended. Call
     /// [`Relay::daemon_ended`] next: what was in flight (uniques of the kernel's) gets EIO then,
-    /// and who had a file open for writing fails.
+    /// and who had a file open for writing fails. Where the kernel hands over again what was in flight
+    /// ([`resend`](super::resend)), none is to be named.
     pub fn restore(
         settings: Settings,
         journal: &[u8],
@@ -232,13 +233,12 @@ impl Relay {
                 Some(id) => self.handle_alone(request, id),
                 None => None,
             };
-            let repeatable = request.opcode.only_reads() && !request.changes_file();
             let error = match alone {
                 Some(error) => error,
                 None if is_poison => EIO,
                 // It never began.
                 None if !was_sent => return,
-                None if repeatable => {
+                None if request.may_be_repeated() => {
                     self.counts.repeated += 1;
                     return;
                 }

@@ -89,6 +89,13 @@ impl Relay {
         if let Some(error) = self.answer_alone(&request, body, link) {
             return self.answer(unique, error, link);
         }
+        if unique & wire::UNIQUE_RESEND != 0 && !request.may_be_repeated() {
+            if opcode == Opcode::Rename {
+                request.message = message.to_vec();
+                self.replaced(&request, link);
+            }
+            return self.answer(unique, EIO, link);
+        }
         let Some(slot) = self.begin(request) else {
             return self.answer(unique, EIO, link);
         };
@@ -203,6 +210,11 @@ impl Request {
             Opcode::Open | Opcode::Opendir | Opcode::Create => self.flags = u32_at(body, 0),
             _ => {}
         }
+    }
+
+    /// Whether a second daemon may be asked it: it changes nothing, whatever the first made of it.
+    pub(super) fn may_be_repeated(&self) -> bool {
+        self.opcode.only_reads() && !self.changes_file()
     }
 
     /// Whether it changes or saves a file's bytes.

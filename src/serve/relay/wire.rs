@@ -45,6 +45,11 @@ pub const BUFFER: usize = MAX_DATA as usize + 4096 + 4096;
 pub(super) const NOTIFY_INVAL_INODE: i32 = 2;
 /// `FUSE_NOTIFY_INVAL_ENTRY`.
 pub(super) const NOTIFY_INVAL_ENTRY: i32 = 3;
+/// `FUSE_NOTIFY_RESEND` (Linux 6.9).
+pub(super) const NOTIFY_RESEND: i32 = 7;
+/// `FUSE_UNIQUE_RESEND`: set in the unique of a request that the kernel had handed over before. The
+/// answer bears it, too.
+pub(super) const UNIQUE_RESEND: u64 = 1 << 63;
 /// `FUSE_GETATTR_FH`: the request names a handle.
 pub(super) const GETATTR_FH: u32 = 1;
 /// `FATTR_FH`: the request names a handle.
@@ -183,6 +188,16 @@ pub(super) fn invalidate_entry(parent: u64, name: &[u8]) -> Vec<u8> {
     let mut message = answer_with(0, &[&body, name, b"\0"].concat());
     let code = NOTIFY_INVAL_ENTRY.cast_unsigned();
     set_u32(&mut message, answer::ERROR, code);
+    message
+}
+
+/// The notification that has the kernel hand over every request once more that it has no answer to,
+/// marked with `UNIQUE_RESEND`: for a process that succeeds one which was killed. Older kernels refuse
+/// it.
+pub fn resend() -> [u8; OUT_HEADER] {
+    let mut message = [0; OUT_HEADER];
+    set_u32(&mut message, answer::LEN, OUT_HEADER as u32);
+    set_u32(&mut message, answer::ERROR, NOTIFY_RESEND.cast_unsigned());
     message
 }
 

@@ -435,6 +435,28 @@ fn the_tables_outlive_the_process() {
 }
 
 #[test]
+fn what_the_kernel_hands_over_again_is_repeated_unless_it_changes_something() {
+    let mut world = World::new(&[("file", b"content"), ("other", b"")]);
+    let file = world.walk("file");
+    let reader = world.open(file, 0).unwrap();
+    let writer = world.open(file, 2).unwrap();
+    world.kill_relay();
+    world.start();
+    let read = world.send_again(Opcode::Read as u32, file, &read_in(reader, 0, 7));
+    let lookup = world.send_again(Opcode::Lookup as u32, ROOT, &zero_ended(&["other"]));
+    let truncating = world.send_again(Opcode::Open as u32, file, &open_in(0o1001));
+    let write = world.send_again(Opcode::Write as u32, file, &write_in(writer, b"x"));
+    let unlink = world.send_again(Opcode::Unlink as u32, ROOT, &zero_ended(&["other"]));
+    for changed in [truncating, write, unlink] {
+        assert_eq!(world.answer(changed), Err(5));
+    }
+    world.run();
+    assert_eq!(world.answer(read).unwrap(), b"content");
+    assert!(world.answer(lookup).is_ok());
+    assert_eq!(world.read(file, reader).unwrap(), b"content");
+}
+
+#[test]
 fn a_restored_relay_without_inits_answer_asks_again() {
     let relay = Relay::restore(
         Settings::default(),

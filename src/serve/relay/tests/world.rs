@@ -118,19 +118,30 @@ impl World {
 
     pub(super) fn send_from(&mut self, tid: u32, number: u32, node: u64, body: &[u8]) -> u64 {
         self.unique += 2;
+        self.send_as(self.unique, tid, number, node, body)
+    }
+
+    /// The kernel sends a request that an earlier process of the volume had read and not answered.
+    pub(super) fn send_again(&mut self, number: u32, node: u64, body: &[u8]) -> u64 {
+        self.unique += 2;
+        let unique = self.unique | wire::UNIQUE_RESEND;
+        self.send_as(unique, 1000, number, node, body)
+    }
+
+    fn send_as(&mut self, unique: u64, tid: u32, number: u32, node: u64, body: &[u8]) -> u64 {
         let mut message = wire::request(number, node, body);
-        set_u64(&mut message, wire::request::UNIQUE, self.unique);
+        set_u64(&mut message, wire::request::UNIQUE, unique);
         set_u32(&mut message, wire::request::TID, tid);
         if !matches!(
             number,
             opcode::FORGET | opcode::BATCH_FORGET | opcode::INTERRUPT
         ) {
-            self.asked.insert(self.unique);
+            self.asked.insert(unique);
         }
         self.relay
             .from_kernel(&mut message, self.now, &mut self.ends);
         self.collect();
-        self.unique
+        unique
     }
 
     pub(super) fn interrupt(&mut self, unique: u64) {
