@@ -241,7 +241,12 @@ impl Cluster {
         assert!(left.is_empty(), "{left:?}");
         let journal = run(&["journalctl", "--no-pager", "-o", "cat"]);
         let log = fs::read_to_string(self.node.path("/var/log/alicloud/flexvolume_oss.log"));
-        for text in [journal, log.unwrap_or_default()] {
+        let log = log.unwrap_or_default();
+        assert!(
+            !log.contains("trying systemd's own programs"),
+            "systemd did not answer: {log}"
+        );
+        for text in [journal, log] {
             assert!(!text.contains(&self.secret), "the secret is in a log");
         }
     }
