@@ -3,14 +3,17 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
 
-use nix::mount::{MsFlags, mount};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use alicloud_oss::serve::client;
+use alicloud_oss::serve::protocol::State;
 use serde_json::json;
 use std::fs;
-use std::process::{Command, Stdio};
-use std::time::Duration;
-use support::{Container, Fault, Propagation, with_sandbox};
+use std::io::Write as _;
+use std::path::Path;
+use std::time::Instant;
+use support::store::Request;
+use support::{
+    Container, Fault, PATIENCE, Pidfd, Propagation, Sandbox, Settings, with_sandbox, with_settings,
+};
 
 const DRIVER: &str = env!("CARGO_BIN_EXE_oss");
 
@@ -21,22 +24,22 @@ const MOUNT: [&str; 5] = [
     "serve: served",
     "mount: bound",
 ];
-const UNMOUNT: [&str; 7] = [
+const UNMOUNT: [&str; 6] = [
     "unmount: found",
     "unmount: target unmounted",
     "release: unregistered",
     "remove: about to end",
-    "end: daemon record removed",
-    "end: staging unmounted",
+    "remove: staging unmounted",
     "remove: ended",
 ];
-const HEAL: [&str; 5] = [
-    "serve: started",
-    "serve: served",
-    "heal: served",
-    "heal: containers replaced",
-    "heal: targets replaced",
-];
+const HEAL: [&str; 2] = ["serve: started", "serve: served"];
+
+/// Returns once the node's only volume is served.
+fn await_served(node: &Sandbox, target: &Path) {
+    let until = Instant::now() + PATIENCE;
+    let status = client::wait(&node.volume_of(target), until).unwrap();
+    assert_eq!(status.state, State::Served);
+}
 
 #[test]
 #[ignore = "needs root, /dev/fuse and s3fs"]
@@ -105,44 +108,121 @@ fn an_unmount_that_was_killed_is_finished_by_the_next_call() {
 
 #[test]
 #[ignore = "needs root, /dev/fuse and s3fs"]
-fn a_heal_that_was_killed_is_finished_by_the_next_one() {
+fn a_heal_that_was_killed_is_finished_by_what_it_has_started() {
     with_sandbox(DRIVER, |node| {
         let target = node.target("u1", "v");
         node.mount(&target, &node.options(json!({}))).success();
         fs::write(target.join("file"), "content").unwrap();
-        let path = node.path("container");
-        fs::create_dir(&path).unwrap();
-        let container = Container::start(&target, &path, Propagation::Private, false);
+        let container = |name: &str, propagation| {
+            let path = node.path(name);
+            fs::create_dir(&path).unwrap();
+            Container::start(&target, &path, propagation, false)
+        };
+        let slave = container("slave", Propagation::Slave);
         for point in HEAL {
-            for pid in node.daemons() {
-                kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
-            }
-            while fs::metadata(target.join("file")).is_ok() {}
+            node.kill_all_that_serves();
+            assert!(fs::metadata(target.join("file")).is_err(), "{point}");
             node.kubelet.killed_at(point, &["heal"]);
-            // Where the start itself was killed the next one is held back for a moment.
-            while let Err(said) = node.heal() {
-                assert!(said.contains("in a row"), "{point}: {said}");
+            assert_eq!(node.heal().unwrap(), "", "{point}: somebody serves it");
+            await_served(node, &target);
+            for path in [&target.join("file"), &slave.path("file")] {
+                assert_eq!(fs::read(path).unwrap(), b"content", "{point}");
             }
-            assert_eq!(
-                fs::read(container.path("file")).unwrap(),
-                b"content",
-                "{point}"
-            );
-            assert_eq!(
-                fs::read(target.join("file")).unwrap(),
-                b"content",
-                "{point}"
-            );
-            assert!(
-                container.mounts().len() <= 2,
-                "{point}: {:#?}",
-                container.mounts()
-            );
+            let new = container(&point.replace(": ", "-"), Propagation::Private);
+            assert_eq!(fs::read(new.path("file")).unwrap(), b"content", "{point}");
             assert_eq!(node.daemons().len(), 1, "{point}");
         }
-        drop(container);
+        drop(slave);
         node.unmount(&target).success();
+        node.assert_clean();
     });
+}
+
+/// What comes after an unmount call that was killed while ossfs uploads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    /// Another unmount call, while ossfs still uploads.
+    UnmountBefore,
+    /// Another unmount call, after that.
+    UnmountAfter,
+    /// The next Pod, while ossfs still uploads, and after that.
+    Mount,
+}
+
+#[test]
+#[ignore = "needs root, /dev/fuse and s3fs"]
+fn an_unmount_that_was_killed_while_ossfs_uploads_loses_nothing_and_leaves_nothing() {
+    let config = json!({"mountTimeoutSeconds": 2, "unmountTimeoutSeconds": 1});
+    with_settings(DRIVER, &Settings::config(config), |node| {
+        let points = UNMOUNT.iter().filter(|point| **point != "remove: ended");
+        for point in points.chain(&["remove: abandoned"]) {
+            for next in [Next::UnmountBefore, Next::UnmountAfter, Next::Mount] {
+                uploads_at(node, point, next);
+            }
+        }
+    });
+}
+
+fn uploads_at(node: &Sandbox, point: &str, next: Next) {
+    let case = format!("{point}, {next:?}");
+    let [target, successor] = ["u1", "u2"].map(|pod| node.target(pod, "v"));
+    let options = node.options(json!({}));
+    node.mount(&target, &options).success();
+    let mut file = fs::File::create(target.join("late")).unwrap();
+    file.write_all(case.as_bytes()).unwrap();
+    let parent = node.servers("--parent")[0];
+    let fault = node.store.inject("docker", Fault::Hang.only(&["PUT"]));
+    node.store.clear_requests();
+    let (begun, calls, closed) = std::thread::scope(|scope| {
+        let writer = scope.spawn(|| nix::unistd::close(file));
+        let is_upload = |request: &Request| request.method == "PUT" && request.key == "late";
+        let begun = node.store.wait_for_request(PATIENCE, is_upload);
+        node.kubelet
+            .killed_at(point, &["unmount", target.to_str().unwrap()]);
+        let call = match next {
+            Next::UnmountBefore => Some(node.unmount(&target)),
+            Next::UnmountAfter => None,
+            Next::Mount => Some(node.mount(&successor, &options)),
+        };
+        node.store.remove_fault(fault);
+        (begun, call, writer.join().unwrap())
+    });
+    assert!(begun, "{case}");
+    assert_eq!(closed, Ok(()), "{case}");
+    match (next, calls) {
+        (Next::Mount, Some(answer)) => {
+            // The process that still uploads serves on only if it is still mounted.
+            let told = "still uploads to the bucket";
+            assert!(
+                answer.message.is_empty() || answer.message.contains(told),
+                "{case}: {}",
+                answer.message
+            );
+            let is_mounted = || node.mount(&successor, &options).message.is_empty();
+            support::wait_until("the next Pod has its volume", is_mounted);
+            assert_eq!(fs::read(successor.join("late")).unwrap(), case.as_bytes());
+            node.unmount(&target).success();
+            node.unmount(&successor).success();
+        }
+        (_, Some(answer)) => {
+            answer.success();
+            // It removes the rest itself.
+            assert!(Pidfd::wait_for_end(parent, PATIENCE), "{case}");
+        }
+        // It removes the rest itself, or had not yet been left alone with it.
+        (_, None) if point == "remove: abandoned" => {
+            assert!(Pidfd::wait_for_end(parent, PATIENCE), "{case}");
+            assert_eq!(node.volumes(), [] as [&str; 0], "{case}");
+            // The lock of the killed call is left.
+            assert_eq!(node.heal().unwrap(), "", "{case}");
+        }
+        (_, None) => node.unmount(&target).success(),
+    }
+    node.assert_clean();
+    let stored = node.store.object("docker", "late");
+    assert_eq!(stored.as_deref(), Some(case.as_bytes()), "{case}");
+    // kubelet has removed it, as far as it was not called.
+    let _ = fs::remove_dir(&target);
 }
 
 #[test]
@@ -179,7 +259,7 @@ fn what_is_from_before_a_reboot_is_forgotten() {
         let target = node.target("u1", "v");
         node.mount(&target, &node.options(json!({}))).success();
         // As after a power cut, with a state directory on a disk.
-        kill(Pid::from_raw(node.daemons()[0]), Signal::SIGKILL).unwrap();
+        node.kill_all_that_serves();
         nix::mount::umount2(&target, nix::mount::MntFlags::MNT_DETACH).unwrap();
         for mount in node.mounts() {
             nix::mount::umount2(mount.point.as_str(), nix::mount::MntFlags::MNT_DETACH).unwrap();
@@ -193,52 +273,6 @@ fn what_is_from_before_a_reboot_is_forgotten() {
             .call(&["mount", target.to_str().unwrap(), &options])
             .success();
         node.unmount(&target).success();
-    });
-}
-
-#[test]
-#[ignore = "needs root, /dev/fuse and s3fs"]
-fn containers_that_started_between_heals_are_healed_after_a_heal_that_was_killed() {
-    with_sandbox(DRIVER, |node| {
-        let target = node.target("u1", "v");
-        node.mount(&target, &node.options(json!({}))).success();
-        fs::write(target.join("file"), "content").unwrap();
-        let kill_daemon = || {
-            for pid in node.daemons() {
-                kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
-            }
-            while fs::metadata(target.join("file")).is_ok() {}
-        };
-        for (round, point) in HEAL.iter().enumerate() {
-            kill_daemon();
-            node.heal().unwrap();
-            let containers = [Propagation::Private, Propagation::Slave].map(|propagation| {
-                let name = format!("container{round}{}", propagation as u8);
-                let path = node.path(&name);
-                fs::create_dir(&path).unwrap();
-                Container::start(&target, &path, propagation, false)
-            });
-            kill_daemon();
-            node.kubelet.killed_at(point, &["heal"]);
-            while let Err(said) = node.heal() {
-                assert!(said.contains("in a row"), "{point}: {said}");
-            }
-            for container in &containers {
-                let found = fs::read(container.path("file"));
-                assert!(
-                    found.is_ok_and(|content| content == b"content"),
-                    "{point}: {:#?}",
-                    container.mounts()
-                );
-            }
-        }
-        // With the containers goes what was kept for them.
-        kill_daemon();
-        node.heal().unwrap();
-        let layers = node.mounts_at(&target);
-        assert_eq!(layers, 2);
-        node.unmount(&target).success();
-        node.assert_clean();
     });
 }
 
@@ -273,66 +307,6 @@ fn what_a_killed_mount_recorded_goes_with_its_pod_although_others_use_the_volume
         assert_eq!((count(&targets), count("locks")), (1, 0));
         fs::write(user.join("file"), "x").unwrap();
         node.unmount(&user).success();
-        node.assert_clean();
-    });
-}
-
-#[test]
-#[ignore = "needs root, /dev/fuse and s3fs"]
-fn what_a_killed_heal_had_begun_does_not_go_on_beside_the_next_one() {
-    with_sandbox(DRIVER, |node| {
-        let target = node.target("u1", "v");
-        for name in ["a", "b", "c", "d"] {
-            node.store.put("docker", &format!("{name}/"), "");
-            node.store.put("docker", &format!("{name}/file"), name);
-        }
-        node.mount(&target, &node.options(json!({}))).success();
-        // Sub-paths, each of which is looked up in the store when it is replaced.
-        let subs: Vec<_> = ["a", "b", "c", "d"]
-            .iter()
-            .map(|name| {
-                let path = node.path(&format!("kubelet/pods/u1/volume-subpaths/v/main/{name}"));
-                fs::create_dir_all(&path).unwrap();
-                mount(
-                    Some(&target.join(name)),
-                    &path,
-                    None::<&str>,
-                    MsFlags::MS_BIND,
-                    None::<&str>,
-                )
-                .unwrap();
-                path
-            })
-            .collect();
-        kill(Pid::from_raw(node.daemons()[0]), Signal::SIGKILL).unwrap();
-        while fs::metadata(target.join("a/file")).is_ok() {}
-        node.store
-            .inject_everywhere(Fault::Delay(Duration::from_millis(100)));
-        let mut heal = Command::new(DRIVER)
-            .arg("heal")
-            .envs(node.kubelet.environment.iter().cloned())
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        let state = node.state_directory().display().to_string();
-        let replaces = |pid: &i32| {
-            let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            words.starts_with(b"oss-replace\0")
-        };
-        while !node.processes(&state).iter().any(replaces) {
-            assert!(heal.try_wait().unwrap().is_none(), "the heal has ended");
-        }
-        heal.kill().unwrap();
-        heal.wait().unwrap();
-        node.heal().unwrap();
-        node.store.clear_faults();
-        for (sub, name) in subs.iter().zip(["a", "b", "c", "d"]) {
-            assert_eq!(fs::read(sub.join("file")).unwrap(), name.as_bytes());
-            nix::mount::umount(sub).unwrap();
-        }
-        let layers = node.mounts_at(&target);
-        assert!(layers <= 2, "{layers} layers");
-        node.unmount(&target).success();
         node.assert_clean();
     });
 }

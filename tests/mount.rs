@@ -80,10 +80,10 @@ fn a_file_still_open_at_unmount_reaches_the_store_after_it() {
         let daemons = node.daemons();
         node.unmount(&target).success();
         // Left to finish, not killed; its key file is gone all the same.
-        assert_eq!(node.daemons(), daemons);
+        assert_eq!(node.daemons(), daemons, "{}", node.log());
         assert_eq!(node.key_files().len(), 0);
         assert!(
-            node.log().contains("still writes to the bucket"),
+            node.log().contains("still uploads to the bucket"),
             "{}",
             node.log()
         );
@@ -479,11 +479,11 @@ fn a_daemon_has_a_session_and_an_environment_of_its_own_and_nothing_inherited() 
         kubelet.mount(&target, &node.options(json!({}))).success();
         let pid = node.daemons()[0];
         let environment = fs::read_to_string(format!("/proc/{pid}/environ")).unwrap();
-        assert!(
-            environment.starts_with("PATH=") && environment.matches('=').count() <= 3,
-            "{environment:?}"
-        );
-        assert!(!environment.contains("AWS"), "{environment:?}");
+        for variable in environment.split_terminator('\0') {
+            let (name, _) = variable.split_once('=').unwrap();
+            // The shell of the stand-in sets PWD.
+            assert!(["HOME", "PATH", "PWD", "TZ"].contains(&name), "{variable}");
+        }
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
         let session = stat
             .rsplit_once(") ")
@@ -493,7 +493,8 @@ fn a_daemon_has_a_session_and_an_environment_of_its_own_and_nothing_inherited() 
             .nth(3)
             .unwrap()
             .to_owned();
-        assert_eq!(session, pid.to_string());
+        let own = nix::unistd::getsid(None).unwrap();
+        assert_ne!(session, own.to_string());
         let limits = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
         let core = limits.lines().find(|l| l.starts_with("Max core")).unwrap();
         assert_eq!(core.split_whitespace().nth(4), Some("0"), "{core}");

@@ -9,13 +9,17 @@ use nix::unistd::Pid;
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::fd::IntoRawFd as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use support::{Container, Fault, PATIENCE, Propagation, Sandbox, Settings, with_settings};
+use support::{
+    Container, EndOnDrop, Fault, PATIENCE, Propagation, Sandbox, Settings, mounter, with_sandbox,
+    with_settings,
+};
 
 const DRIVER: &str = env!("CARGO_BIN_EXE_oss");
 
@@ -27,38 +31,9 @@ fn kills() -> u32 {
         .unwrap_or(15)
 }
 
-/// A node with the relay, and `more` in its configuration.
-fn relay(more: serde_json::Value) -> Settings {
-    let mut settings = Settings::config(more);
-    settings.config.insert("relay".to_owned(), true.into());
-    settings
-}
-
-/// The node's only daemon, once there is one.
-fn daemon(node: &Sandbox) -> i32 {
-    let since = Instant::now();
-    loop {
-        match node.daemons().as_slice() {
-            [pid] => return *pid,
-            // Between two of them.
-            pids => assert!(since.elapsed() < PATIENCE, "{pids:?}"),
-        }
-        std::thread::yield_now();
-    }
-}
-
-/// Sends `signal` to the node's only daemon, and returns once it has ended.
-fn end_daemon(node: &Sandbox, signal: Signal) {
-    let pid = daemon(node);
-    kill(Pid::from_raw(pid), signal).unwrap();
-    assert!(support::Pidfd::wait_for_end(pid, PATIENCE), "{signal}");
-}
-
-/// The processes that serve volumes of this node: `oss serve` in the part `part`.
-fn servers(node: &Sandbox, part: &str) -> Vec<i32> {
-    let volumes = node.state_directory().join("volumes");
-    node.processes(&format!("serve\0{part}\0{}/", volumes.display()))
-}
+/// How long an ossfs serves between two kills: the successor of one that has served for less is held
+/// back, later and later.
+const SERVICE: Duration = Duration::from_millis(300);
 
 fn directory(node: &Sandbox, name: &str) -> PathBuf {
     let path = node.path(name);
@@ -117,7 +92,7 @@ fn close(file: File) -> nix::Result<()> {
 #[test]
 #[ignore = "needs root, /dev/fuse and s3fs"]
 fn readers_in_every_container_go_on_and_nothing_has_to_be_healed() {
-    with_settings(DRIVER, &relay(json!({})), |node| {
+    with_sandbox(DRIVER, |node| {
         let target = node.target("u1", "oss1");
         let content: Vec<u8> = (0..3_000_000_u32).map(|n| (n % 251) as u8).collect();
         node.store.put("docker", "sub/", "");
@@ -134,6 +109,7 @@ fn readers_in_every_container_go_on_and_nothing_has_to_be_healed() {
         let opened = File::open(target.join("large")).unwrap();
         let (ended, reads) = (AtomicBool::new(false), AtomicU64::new(0));
         std::thread::scope(|scope| {
+            let _end = EndOnDrop(&ended);
             let (ended, reads) = (&ended, &reads);
             let read_all = move |path: PathBuf, expected: &[u8]| {
                 while !ended.load(Ordering::Relaxed) {
@@ -182,17 +158,17 @@ fn readers_in_every_container_go_on_and_nothing_has_to_be_healed() {
             });
             for round in 0..kills() {
                 let before = reads.load(Ordering::Relaxed);
-                end_daemon(node, Signal::SIGKILL);
+                node.end_daemon(Signal::SIGKILL);
                 // The next one serves before it is killed: a request that was under way at five deaths
                 // gets EIO, lest it is the one that kills them.
                 fs::metadata(target.join(format!("none-{round}"))).unwrap_err();
+                std::thread::sleep(SERVICE);
                 let since = Instant::now();
                 while reads.load(Ordering::Relaxed) < before + 20 {
                     assert!(since.elapsed() < PATIENCE, "readers stand still");
                     std::thread::yield_now();
                 }
             }
-            ended.store(true, Ordering::Relaxed);
         });
         assert_eq!(node.heal().unwrap(), "", "there is something to heal");
         assert_eq!(node.mounts(), mounts);
@@ -215,10 +191,10 @@ fn readers_in_every_container_go_on_and_nothing_has_to_be_healed() {
 #[test]
 #[ignore = "needs root, /dev/fuse and s3fs"]
 fn a_writer_gets_eio_until_he_closes_and_others_do_not_notice() {
-    with_settings(DRIVER, &relay(json!({})), |node| {
+    with_sandbox(DRIVER, |node| {
         let target = node.target("u1", "oss1");
         node.mount(&target, &node.options(json!({}))).success();
-        for signal in [Signal::SIGKILL, Signal::SIGSEGV, Signal::SIGTERM] {
+        for signal in [Signal::SIGKILL, Signal::SIGSEGV, Signal::SIGABRT] {
             let name = format!("{signal}");
             let path = target.join(&name);
             fs::write(&path, "before").unwrap();
@@ -228,7 +204,7 @@ fn a_writer_gets_eio_until_he_closes_and_others_do_not_notice() {
             let mut created = File::create(target.join(format!("{name}-new"))).unwrap();
             writer.write_all(b"during").unwrap();
             created.write_all(b"during").unwrap();
-            end_daemon(node, signal);
+            node.end_daemon(signal);
             for writer in [&mut writer, &mut appender, &mut created] {
                 eio(writer.write_all(b"after"));
                 eio(writer.sync_all());
@@ -255,12 +231,31 @@ fn a_writer_gets_eio_until_he_closes_and_others_do_not_notice() {
 
 #[test]
 #[ignore = "needs root, /dev/fuse and s3fs"]
+fn ossfs_ignores_the_signal_that_all_processes_get_at_a_shutdown() {
+    with_sandbox(DRIVER, |node| {
+        let target = node.target("u1", "oss1");
+        node.mount(&target, &node.options(json!({}))).success();
+        let mut file = File::create(target.join("file")).unwrap();
+        file.write_all(b"one").unwrap();
+        let daemon = node.daemon();
+        kill(Pid::from_raw(daemon), Signal::SIGTERM).unwrap();
+        file.write_all(b" two").unwrap();
+        close(file).unwrap();
+        assert_eq!(node.daemons(), [daemon]);
+        assert_eq!(node.store.object("docker", "file").unwrap(), b"one two");
+        node.unmount(&target).success();
+    });
+}
+
+#[test]
+#[ignore = "needs root, /dev/fuse and s3fs"]
 fn what_was_closed_without_an_error_is_in_the_bucket() {
-    with_settings(DRIVER, &relay(json!({})), |node| {
+    with_sandbox(DRIVER, |node| {
         let target = node.target("u1", "oss1");
         node.mount(&target, &node.options(json!({}))).success();
         let ended = AtomicBool::new(false);
         let written: Vec<Vec<(String, String)>> = std::thread::scope(|scope| {
+            let end = EndOnDrop(&ended);
             let workers: Vec<_> = (0..8)
                 .map(|worker| {
                     let (target, ended) = (&target, &ended);
@@ -268,12 +263,12 @@ fn what_was_closed_without_an_error_is_in_the_bucket() {
                 })
                 .collect();
             for _ in 0..kills() {
-                end_daemon(node, Signal::SIGKILL);
+                node.end_daemon(Signal::SIGKILL);
                 // The next one serves before it is killed.
                 fs::metadata(target.join("none")).unwrap_err();
-                std::thread::sleep(Duration::from_millis(100));
+                std::thread::sleep(SERVICE);
             }
-            ended.store(true, Ordering::Relaxed);
+            drop(end);
             workers
                 .into_iter()
                 .map(|worker| worker.join().unwrap())
@@ -321,23 +316,23 @@ fn work(target: &Path, worker: u32, ended: &AtomicBool) -> Vec<(String, String)>
 #[test]
 #[ignore = "needs root, /dev/fuse and s3fs"]
 fn an_ossfs_that_hangs_is_replaced_and_a_silent_store_is_no_reason() {
-    let settings = relay(json!({"hungAfterSeconds": 2}));
+    let settings = Settings::config(json!({"hungAfterSeconds": 2}));
     with_settings(DRIVER, &settings, |node| {
         let target = node.target("u1", "oss1");
         node.store.put("docker", "file", "content");
         node.mount(&target, &node.options(json!({}))).success();
-        let hung = daemon(node);
+        let hung = node.daemon();
         kill(Pid::from_raw(hung), Signal::SIGSTOP).unwrap();
         assert_eq!(fs::read(target.join("file")).unwrap(), b"content");
-        assert_ne!(daemon(node), hung);
+        assert_ne!(node.daemon(), hung);
 
-        let slow = daemon(node);
+        let slow = node.daemon();
         node.store.put("docker", "slow", "content");
         let fault = node
             .store
             .inject("docker", Fault::Delay(Duration::from_secs(6)));
         assert_eq!(fs::read(target.join("slow")).unwrap(), b"content");
-        assert_eq!(daemon(node), slow, "replaced because of a slow store");
+        assert_eq!(node.daemon(), slow, "replaced because of a slow store");
         node.store.remove_fault(fault);
         node.unmount(&target).success();
     });
@@ -346,7 +341,7 @@ fn an_ossfs_that_hangs_is_replaced_and_a_silent_store_is_no_reason() {
 #[test]
 #[ignore = "needs root, /dev/fuse and s3fs"]
 fn the_process_of_a_volume_may_be_killed() {
-    with_settings(DRIVER, &relay(json!({})), |node| {
+    with_sandbox(DRIVER, |node| {
         let target = node.target("u1", "oss1");
         node.store.put("docker", "file", "content");
         node.mount(&target, &node.options(json!({}))).success();
@@ -357,8 +352,8 @@ fn the_process_of_a_volume_may_be_killed() {
             let mut reader = File::open(container.path("file")).unwrap();
             let mut writer = File::create(container.path(&format!("new-{round}"))).unwrap();
             writer.write_all(b"lost").unwrap();
-            let [server] = servers(node, "--child")[..] else {
-                panic!("{:?}", servers(node, "--child"));
+            let [server] = node.servers("--child")[..] else {
+                panic!("{:?}", node.servers("--child"));
             };
             kill(Pid::from_raw(server), Signal::SIGKILL).unwrap();
             let mut text = String::new();
@@ -376,38 +371,243 @@ fn the_process_of_a_volume_may_be_killed() {
     });
 }
 
+/// Whether the kernel hands over again what a process had not answered: Linux 6.9 and later.
+fn kernel_sends_again() -> bool {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release
+        .split(['.', '-'])
+        .map_while(|n| n.parse::<u32>().ok());
+    (numbers.next(), numbers.next()) >= (Some(6), Some(9))
+}
+
 #[test]
 #[ignore = "needs root, /dev/fuse and s3fs"]
-fn where_all_is_killed_heal_makes_a_new_mount_and_names_the_pods() {
-    with_settings(DRIVER, &relay(json!({})), |node| {
-        let (first, second) = (node.target("u1", "oss1"), node.target("u2", "oss1"));
+fn a_read_that_is_under_way_when_the_process_is_killed_is_answered() {
+    with_sandbox(DRIVER, |node| {
+        let target = node.target("u1", "oss1");
         node.store.put("docker", "file", "content");
-        for target in [&first, &second] {
-            node.mount(target, &node.options(json!({}))).success();
+        node.mount(&target, &node.options(json!({}))).success();
+        let volumes = node.volumes();
+        let directory = node.state_directory().join("volumes").join(&volumes[0]);
+        for _ in 0..5 {
+            let mut reader = File::open(target.join("file")).unwrap();
+            let slow = node
+                .store
+                .inject("docker", Fault::Delay(Duration::from_secs(1)));
+            let result = std::thread::scope(|scope| {
+                let read = scope.spawn(|| {
+                    let mut text = String::new();
+                    reader.read_to_string(&mut text).map(|_| text)
+                });
+                let since = Instant::now();
+                let in_flight = || {
+                    let until = Instant::now() + PATIENCE;
+                    alicloud_oss::serve::client::status(&directory, until)
+                        .unwrap()
+                        .in_flight
+                };
+                while in_flight() == 0 {
+                    assert!(since.elapsed() < PATIENCE);
+                }
+                for server in node.servers("--child") {
+                    kill(Pid::from_raw(server), Signal::SIGKILL).unwrap();
+                }
+                read.join().unwrap()
+            });
+            node.store.remove_fault(slow);
+            match kernel_sends_again() {
+                true => assert_eq!(result.unwrap(), "content"),
+                false => eio(result),
+            }
+            // The kernel may have the content of before.
+            nix::fcntl::posix_fadvise(
+                &reader,
+                0,
+                0,
+                nix::fcntl::PosixFadviseAdvice::POSIX_FADV_DONTNEED,
+            )
+            .unwrap();
         }
-        let at = |name: &str| directory(node, name);
-        let slave = Container::start(&first, &at("slave"), Propagation::Slave, false);
-        let private = Container::start(&second, &at("private"), Propagation::Private, false);
-        let [parent] = servers(node, "--parent")[..] else {
-            panic!("{:?}", servers(node, "--parent"));
-        };
-        let daemon = daemon(node);
-        kill(Pid::from_raw(parent), Signal::SIGKILL).unwrap();
-        // With it goes everything.
-        assert!(support::Pidfd::wait_for_end(daemon, PATIENCE));
-        while fs::read(first.join("file")).is_ok() {}
-        let healed = node.heal().unwrap();
-        assert!(healed.contains("restart the Pods u1, u2"), "{healed}");
-        for target in [&first, &second] {
-            assert_eq!(fs::read(target.join("file")).unwrap(), b"content");
-        }
-        assert_eq!(fs::read(slave.path("file")).unwrap(), b"content");
-        // 107: ENOTCONN. It is this Pod that was named.
-        let error = fs::read(private.path("file")).unwrap_err();
-        assert_eq!(error.raw_os_error(), Some(107), "{error}");
-        assert_eq!(node.heal().unwrap(), "");
-        drop((slave, private));
-        node.unmount(&first).success();
-        node.unmount(&second).success();
+        node.unmount(&target).success();
     });
+}
+
+#[test]
+#[ignore = "needs root, /dev/fuse and s3fs"]
+fn a_store_that_is_away_when_ossfs_dies_is_waited_for() {
+    let settings = Settings::config(json!({"mountTimeoutSeconds": 3}));
+    with_settings(DRIVER, &settings, |node| {
+        node.store.create_bucket("other");
+        node.store.put("docker", "file", "content");
+        let [target, next, other] = ["u1", "u2", "u3"].map(|pod| node.target(pod, "v"));
+        let options = node.options(json!({}));
+        node.mount(&target, &options).success();
+        node.mount(&other, &node.options(json!({"bucket": "other"})))
+            .success();
+        let path = directory(node, "container");
+        let container = Container::start(&target, &path, Propagation::Private, false);
+        // Silent, and refusing: then s3fs ends, again and again.
+        for silent in [true, false] {
+            match silent {
+                true => drop(node.store.inject("docker", Fault::Hang)),
+                false => node.store.restrict("docker", &[]),
+            }
+            let daemon = node.daemon_of(&target);
+            kill(Pid::from_raw(daemon), Signal::SIGKILL).unwrap();
+            assert!(support::Pidfd::wait_for_end(daemon, PATIENCE));
+            // What was seen a second ago does not count.
+            fs::remove_file(node.volume_of(&target).join("probed")).unwrap();
+            let (waits, refused, healed, elsewhere, read) = std::thread::scope(|scope| {
+                let reader = scope.spawn(|| fs::read(container.path("file")));
+                // A Pod that comes meanwhile is told, and changes nothing.
+                let refused = node.mount(&next, &options);
+                let healed = node.heal();
+                let elsewhere = fs::write(other.join("file"), "x");
+                let waits = !reader.is_finished();
+                node.store.clear_faults();
+                node.store.unrestrict("docker");
+                // And has it started at once.
+                node.mount(&next, &options).success();
+                (waits, refused, healed, elsewhere, reader.join().unwrap())
+            });
+            let told = match silent {
+                // "has not begun to serve", or "the store has not answered ossfs".
+                true => "check the url, and that this node can reach it",
+                false => mounter().refused,
+            };
+            assert!(refused.failure().contains(told), "{}", refused.message);
+            assert!(waits, "the container's read has not waited");
+            assert_eq!(healed.unwrap(), "", "nothing is to be healed");
+            elsewhere.unwrap();
+            assert_eq!(read.unwrap(), b"content");
+            assert_eq!(fs::read(next.join("file")).unwrap(), b"content");
+            node.unmount(&next).success();
+        }
+        drop(container);
+        for target in [&target, &other] {
+            node.unmount(target).success();
+        }
+    });
+}
+
+/// The configuration of a container with `volume` at `/data`, for runc.
+fn bundle(volume: &Path) -> serde_json::Value {
+    json!({
+        "ociVersion": "1.0.2",
+        "process": {
+            "terminal": false, "user": {"uid": 0, "gid": 0}, "cwd": "/", "env": ["PATH=/bin"],
+            "args": ["/bin/busybox", "sh", "-c", "echo ready; exec /bin/busybox cat"],
+        },
+        "root": {"path": "rootfs"},
+        "mounts": [
+            {"destination": "/proc", "type": "proc", "source": "proc"},
+            {"destination": "/data", "type": "bind", "source": volume, "options": ["rbind", "rprivate"]},
+        ],
+        "linux": {"namespaces": [{"type": "pid"}, {"type": "mount"}, {"type": "ipc"}, {"type": "uts"}]},
+    })
+}
+
+#[test]
+#[ignore = "needs root, /dev/fuse, s3fs, runc and busybox"]
+fn a_container_of_runc_needs_no_healing() {
+    with_sandbox(DRIVER, |node| {
+        let target = node.target("u1", "v");
+        node.mount(&target, &node.options(json!({}))).success();
+        fs::write(target.join("file"), "content").unwrap();
+        for name in ["bin", "data", "proc"] {
+            directory(node, &format!("bundle/rootfs/{name}"));
+        }
+        fs::copy("/bin/busybox", node.path("bundle/rootfs/bin/busybox")).unwrap();
+        fs::write(node.path("bundle/config.json"), bundle(&target).to_string()).unwrap();
+        let name = format!("oss-test-{}", std::process::id());
+        let runc = || {
+            let mut command = Command::new("runc");
+            command.arg("--root").arg(node.path("bundle/state"));
+            command
+        };
+        let mut run = runc()
+            .args(["run", "--bundle"])
+            .arg(node.path("bundle"))
+            .arg(&name)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        let output = run.stdout.take().unwrap();
+        BufReader::new(output).read_line(&mut line).unwrap();
+        assert_eq!(line, "ready\n");
+        let state = runc().args(["state", &name]).output().unwrap().stdout;
+        let state: serde_json::Value = serde_json::from_slice(&state).unwrap();
+        let file = PathBuf::from(format!("/proc/{}/root/data/file", state["pid"]));
+        for _ in 0..3 {
+            assert_eq!(fs::read(&file).unwrap(), b"content");
+            node.end_daemon(Signal::SIGKILL);
+            assert_eq!(fs::read(&file).unwrap(), b"content");
+            let [server] = node.servers("--child")[..] else {
+                panic!("{:?}", node.servers("--child"));
+            };
+            kill(Pid::from_raw(server), Signal::SIGKILL).unwrap();
+            assert_eq!(fs::read(&file).unwrap(), b"content");
+        }
+        // Its stdin closes, and with it the container ends.
+        drop(run.stdin.take());
+        assert!(run.wait().unwrap().success());
+        node.unmount(&target).success();
+    });
+}
+
+/// The real uid of a process.
+fn uid(pid: i32) -> u32 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("Uid:"))
+        .unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+#[test]
+#[ignore = "needs root, /dev/fuse and s3fs"]
+fn without_the_relay_ossfs_is_confined_all_the_same_and_its_death_is_that_of_the_mount() {
+    for (config, more) in [
+        (json!({"relay": false}), json!({})),
+        (json!({}), json!({"relay": "false"})),
+    ] {
+        with_settings(DRIVER, &Settings::config(config), |node| {
+            node.store.put("docker", "file", "content");
+            let [target, relayed] = ["u1", "u2"].map(|pod| node.target(pod, "v"));
+            let options = node.options(more);
+            node.mount(&target, &options).success();
+            node.mount(&relayed, &node.options(json!({"relay": "true"})))
+                .success();
+            let daemon = node.daemon_of(&target);
+            assert_ne!(
+                daemon,
+                node.daemon_of(&relayed),
+                "they never share an ossfs"
+            );
+            let (uid, other) = (uid(daemon), uid(node.daemon_of(&relayed)));
+            assert!(uid != 0 && uid != other, "{uid} and {other}");
+            fs::write(target.join("new"), "written").unwrap();
+            assert_eq!(node.store.object("docker", "new").unwrap(), b"written");
+            let path = directory(node, "container");
+            let container = Container::start(&target, &path, Propagation::Private, false);
+            kill(Pid::from_raw(daemon), Signal::SIGKILL).unwrap();
+            assert!(support::Pidfd::wait_for_end(daemon, PATIENCE));
+            // kubelet asks again.
+            let args = ["mount", target.to_str().unwrap(), &options.to_string()];
+            node.kubelet.call(&args).success();
+            let is_served = || fs::read(target.join("file")).is_ok_and(|text| text == b"content");
+            support::wait_until("it is served anew", is_served);
+            // 107: ENOTCONN.
+            let error = fs::read(container.path("file")).unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(107), "{error}");
+            assert_eq!(fs::read(relayed.join("file")).unwrap(), b"content");
+            drop(container);
+            for target in [&target, &relayed] {
+                node.unmount(target).success();
+            }
+        });
+    }
 }

@@ -7,8 +7,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
 use std::fs;
-use std::path::Path;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use support::store::Request;
 use support::{Fault, PATIENCE, Pidfd, Settings, with_sandbox, with_settings};
 
 const DRIVER: &str = env!("CARGO_BIN_EXE_oss");
@@ -32,12 +34,12 @@ fn a_dead_mount_goes_and_comes_back() {
         let target = node.target("u1", "oss1");
         let options = node.options(json!({}));
         node.mount(&target, &options).success();
-        kill(Pid::from_raw(node.daemons()[0]), Signal::SIGKILL).unwrap();
+        node.kill_all_that_serves();
         node.unmount(&target).success();
         node.assert_clean();
         // And a call over a dead mount has it served again.
         node.mount(&target, &options).success();
-        kill(Pid::from_raw(node.daemons()[0]), Signal::SIGKILL).unwrap();
+        node.kill_all_that_serves();
         let answer = node
             .kubelet
             .call(&["mount", target.to_str().unwrap(), &options.to_string()]);
@@ -50,16 +52,37 @@ fn a_dead_mount_goes_and_comes_back() {
 
 #[test]
 #[ignore = "needs root, /dev/fuse and s3fs"]
+fn an_ossfs_that_was_just_killed_does_not_hold_up_an_unmount() {
+    with_sandbox(DRIVER, |node| {
+        let target = node.target("u1", "oss1");
+        for _ in 0..5 {
+            node.mount(&target, &node.options(json!({}))).success();
+            kill(Pid::from_raw(node.daemon()), Signal::SIGKILL).unwrap();
+            node.unmount(&target).success();
+            node.assert_clean();
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs root, /dev/fuse and s3fs"]
 fn a_hung_daemon_does_not_hold_up_an_unmount() {
     let settings = Settings::config(json!({"unmountTimeoutSeconds": 2}));
     with_settings(DRIVER, &settings, |node| {
         let target = node.target("u1", "oss1");
         node.mount(&target, &node.options(json!({}))).success();
-        let daemon = Pid::from_raw(node.daemons()[0]);
-        kill(daemon, Signal::SIGSTOP).unwrap();
+        let (daemon, parents) = (node.daemon(), node.servers("--parent"));
+        kill(Pid::from_raw(daemon), Signal::SIGSTOP).unwrap();
         node.unmount(&target).success();
         assert_eq!(node.mounts(), []);
-        kill(daemon, Signal::SIGKILL).unwrap();
+        assert_eq!(node.key_files(), [] as [PathBuf; 0]);
+        // It may be at an upload: it is not for the driver to end it.
+        assert_eq!(node.daemons(), [daemon]);
+        kill(Pid::from_raw(daemon), Signal::SIGKILL).unwrap();
+        for pid in parents {
+            assert!(Pidfd::wait_for_end(pid, PATIENCE));
+        }
+        node.assert_clean();
     });
 }
 
@@ -98,6 +121,54 @@ fn a_busy_mount_is_detached_at_the_deadline() {
         for pid in daemons {
             assert!(Pidfd::wait_for_end(pid, PATIENCE));
         }
+    });
+}
+
+#[test]
+#[ignore = "needs root, /dev/fuse and s3fs"]
+fn an_upload_that_outlasts_the_unmount_is_completed_and_nothing_is_left_after_it() {
+    let settings = Settings::config(json!({"mountTimeoutSeconds": 2, "unmountTimeoutSeconds": 2}));
+    with_settings(DRIVER, &settings, |node| {
+        let (target, next) = (node.target("u1", "oss1"), node.target("u2", "oss1"));
+        let options = node.options(json!({}));
+        node.mount(&target, &options).success();
+        let content = vec![7; 3 << 20];
+        let mut file = fs::File::create(target.join("late")).unwrap();
+        file.write_all(&content).unwrap();
+        let (daemon, parents) = (node.daemon(), node.servers("--parent"));
+        let fault = node
+            .store
+            .inject("docker", Fault::Hang.only(&["PUT", "POST"]));
+        node.store.clear_requests();
+        let (begun, unmounted, keys, mounted, swept, daemons, closed) =
+            std::thread::scope(|scope| {
+                let writer = scope.spawn(|| nix::unistd::close(file));
+                let is_upload =
+                    |request: &Request| request.method != "GET" && request.key == "late";
+                let begun = node.store.wait_for_request(PATIENCE, is_upload);
+                let (unmounted, keys) = (node.unmount(&target), node.key_files());
+                let (mounted, swept) = (node.mount(&next, &options), node.heal());
+                let daemons = node.daemons();
+                node.store.remove_fault(fault);
+                let closed = writer.join().unwrap();
+                (begun, unmounted, keys, mounted, swept, daemons, closed)
+            });
+        assert!(begun);
+        unmounted.success();
+        assert_eq!(keys, [] as [PathBuf; 0]);
+        // Neither another call nor what cleans up ends it.
+        let message = mounted.failure();
+        assert!(message.contains("still uploads to the bucket"), "{message}");
+        assert_eq!((swept, daemons), (Ok(String::new()), vec![daemon]));
+        closed.unwrap();
+        for pid in parents {
+            assert!(Pidfd::wait_for_end(pid, PATIENCE));
+        }
+        // Without any further call.
+        node.assert_clean();
+        assert!(node.store.object("docker", "late").unwrap() == content);
+        node.mount(&next, &options).success();
+        node.unmount(&next).success();
     });
 }
 

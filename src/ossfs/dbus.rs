@@ -59,16 +59,18 @@ impl Connection {
         Ok(connection)
     }
 
-    /// As root ("0" in hexadecimal digits). The first message must wait for the answer.
+    /// As root ("0" in hexadecimal digits). The first message must wait for the answer, and what ends
+    /// the authentication must not: where systemd reads that together with the first message, it looks
+    /// at the message only when another comes (seen with systemd 252 on a busy machine).
     fn authenticate(&mut self) -> Result<()> {
-        self.write(b"\0AUTH EXTERNAL 30\r\n")?;
+        self.write(b"\0AUTH EXTERNAL 30\r\nBEGIN\r\n")?;
         let mut line = Vec::new();
         while !line.ends_with(b"\r\n") {
             ensure!(line.len() < MAX_LINE, "a line of the answer is too long");
             line.push(self.read::<1>()?[0]);
         }
         ensure!(line.starts_with(b"OK "), "systemd does not let us in");
-        self.write(b"BEGIN\r\n")
+        Ok(())
     }
 
     /// Calls `method` of systemd's manager and returns the body of the answer.

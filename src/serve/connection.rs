@@ -4,7 +4,7 @@
 
 use crate::mounts::table::{Mount, MountTable};
 use crate::serve::plan::Plan;
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -15,6 +15,8 @@ use std::path::{Path, PathBuf};
 
 /// What the kernel is asked through.
 const DEVICE: &str = "/dev/fuse";
+/// Its number, 10:229 (the kernel's Documentation/admin-guide/devices.txt).
+const NUMBER: u64 = nix::sys::stat::makedev(10, 229);
 /// Where the kernel shows connections (fusectl).
 const CONNECTIONS: &str = "/sys/fs/fuse/connections";
 /// Layers of mounts that are taken off a staging directory at most.
@@ -43,6 +45,9 @@ pub(crate) fn mount_new(plan: &Plan, staging: &Path) -> Result<OwnedFd> {
         .custom_flags(OFlag::O_CLOEXEC.bits())
         .open(DEVICE)
         .with_context(|| format!("open {DEVICE} (is the fuse module loaded? modprobe fuse)"))?;
+    if device.metadata().is_ok_and(|meta| meta.rdev() != NUMBER) {
+        bail!("{DEVICE} is not the FUSE device (character device 10:229)");
+    }
     unmount_all(staging)?;
     let data = plan.mount_data(device.as_raw_fd());
     mount(

@@ -448,6 +448,10 @@ impl EventLoop {
             return Ok(());
         };
         daemon.hang_up();
+        if !daemon.has_served() {
+            // Nothing was written through it, and it may wait for a store that does not answer.
+            daemon.kill();
+        }
         loop {
             if daemon.find_end()?.is_some() {
                 daemon.take_output(Instant::now());

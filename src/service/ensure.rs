@@ -6,12 +6,11 @@ use crate::ossfs::probe::{self, Health};
 use crate::ossfs::{diagnosis, launch, systemd, unit_files};
 use crate::serve::protocol::State;
 use crate::serve::{self, client};
-use crate::service::release::clear;
+use crate::service::release::{abandon, clear};
 use crate::state::start::{Start, Supervisor};
 use crate::state::volume::Volume;
 use crate::sys::deadline::Deadline;
 use crate::sys::lock::Lock;
-use crate::sys::process::Process;
 use crate::sys::{failpoint, root_only};
 use anyhow::{Context as _, Result, bail};
 use std::time::{Duration, Instant};
@@ -37,11 +36,6 @@ pub(crate) fn ensure_served(volume: &Volume, lock: &Lock, deadline: Deadline) ->
     }
     let since = Instant::now();
     match running {
-        Some(_) if !volume.has_plan() => {}
-        Some(process) if is_ending(volume)? => {
-            wait_for_predecessor(&process, deadline)?;
-            launch(volume, lock, &start, deadline)?;
-        }
         Some(_) => {}
         None if !volume.has_plan() => bail!(
             "an earlier build of the driver mounted it and its ossfs has ended: the next Pod with this \
@@ -57,20 +51,25 @@ pub(crate) fn ensure_served(volume: &Volume, lock: &Lock, deadline: Deadline) ->
     volume.record_probe()
 }
 
-/// Whether the process of `volume` was unmounted, and lives only for what ossfs still uploads.
-fn is_ending(volume: &Volume) -> Result<bool> {
-    Ok(!directory::is_mount_point(&volume.staging())? && !client::is_listening(volume.directory()))
-}
-
-/// Waits until the process of a volume that was unmounted has uploaded everything and exited: a new
-/// one would write beside it. An error if it has not by `deadline`.
-fn wait_for_predecessor(process: &Process, deadline: Deadline) -> Result<()> {
-    if process.wait(deadline)? {
+/// Waits until a process of `volume`, whose lock is held, that was unmounted has uploaded everything
+/// and exited: a new one would write beside it. An error if it has not by `deadline`; then it is left
+/// to finish. To be called before the volume is recorded anew.
+pub(crate) fn wait_for_predecessor(volume: &Volume, deadline: Deadline) -> Result<()> {
+    let Some(process) = volume.running_daemon()? else {
+        return Ok(());
+    };
+    // Whatever ends a volume removes its start first. One that is still mounted goes on to serve.
+    if volume.read_start()?.is_some() || directory::is_mount_point(&volume.staging())? {
+        return Ok(());
+    }
+    // With the marker it would wait for the lock before it ends.
+    volume.clear_abandoned()?;
+    if process.wait(deadline)? || !abandon(volume, &process)? {
         return Ok(());
     }
     bail!(
-        "the previous ossfs of this volume (process {}) still uploads to the bucket: kubelet tries \
-         again",
+        "the previous ossfs of this volume (process {}) still uploads to the bucket, or something \
+         still has its files open: kubelet tries again",
         process.pid()
     )
 }

@@ -3,12 +3,14 @@
 use crate::kubelet::target::Target;
 use crate::mounts::{directory, unmount};
 use crate::ossfs::systemd;
+use crate::serve::client;
 use crate::service::directories;
 use crate::state::volume::Volume;
 use crate::sys::deadline::Deadline;
 use crate::sys::failpoint;
 use crate::sys::process::Process;
 use anyhow::Result;
+use std::thread::sleep;
 use std::time::Duration;
 
 /// How long a process that was killed may take to end.
@@ -17,6 +19,9 @@ const KILL_TIME: Duration = Duration::from_secs(5);
 const LAST_LOOK: Duration = Duration::from_secs(1);
 /// How long the process of a volume waits, as its last act, for the call that has abandoned it.
 const FINISH_TIME: Duration = Duration::from_secs(10);
+
+/// How often it looks whether that call has let go of the lock.
+const LOCK_RETRY: Duration = Duration::from_millis(20);
 
 /// How the process of a volume is stopped.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -51,7 +56,9 @@ pub(crate) fn release(
 /// the directory is removed by that process when it ends (`finish`).
 pub(crate) fn remove(volume: &Volume, shutdown: Shutdown, deadline: Deadline) -> Result<()> {
     let process = volume.running_daemon()?;
-    let is_mounted = directory::is_mount_point(&volume.staging())?;
+    // One that listens has mounted: it ends with its mount, or with the last file that is open there.
+    let has_begun =
+        directory::is_mount_point(&volume.staging())? || client::is_listening(volume.directory());
     // From here on nothing starts it again.
     volume.remove_start()?;
     failpoint::reach("remove: about to end");
@@ -61,8 +68,8 @@ pub(crate) fn remove(volume: &Volume, shutdown: Shutdown, deadline: Deadline) ->
     clear(volume, deadline)?;
     failpoint::reach("remove: staging unmounted");
     if let Some(process) = process {
-        if !is_mounted && shutdown == Shutdown::Graceful {
-            // It has not mounted yet, or its mount has gone: nothing but this tells it to end.
+        if !has_begun && shutdown == Shutdown::Graceful {
+            // Nothing but this tells it to end.
             process.terminate();
         }
         if !process.wait(deadline)? {
@@ -73,15 +80,22 @@ pub(crate) fn remove(volume: &Volume, shutdown: Shutdown, deadline: Deadline) ->
                 process.pid()
             );
             volume.remove_keys()?;
-            volume.record_abandoned()?;
-            // A process that ends at this moment may have looked for the marker too early.
-            if !process.wait(Deadline::after(LAST_LOOK))? {
+            if abandon(volume, &process)? {
                 return Ok(());
             }
         }
     }
     failpoint::reach("remove: ended");
     remove_directories(volume)
+}
+
+/// Leaves the rest of `volume`, whose lock is held, to its process `process`, which still uploads.
+/// False if that has ended meanwhile.
+pub(crate) fn abandon(volume: &Volume, process: &Process) -> Result<bool> {
+    volume.record_abandoned()?;
+    failpoint::reach("remove: abandoned");
+    // A process that ends at this moment may have looked for the marker too early.
+    Ok(!process.wait(Deadline::after(LAST_LOOK))?)
 }
 
 /// Kills the process of `volume`, and keeps systemd from starting it again.
@@ -101,6 +115,8 @@ fn kill(volume: &Volume, process: Option<&Process>) -> Result<()> {
 
 /// Removes what is left of `volume`, whose process has ended.
 fn remove_directories(volume: &Volume) -> Result<()> {
+    // Whatever else cannot be removed.
+    volume.remove_keys()?;
     if let Some(plan) = volume.plan()? {
         for directory in plan.emptied.iter().chain([&plan.temporary]) {
             directories::remove_directory(directory)?;
@@ -114,15 +130,17 @@ fn remove_directories(volume: &Volume) -> Result<()> {
 /// wait for the end of its uploads. Nothing to do where a call is about to do that itself, or the
 /// volume is mounted again.
 pub(crate) fn finish(volume: &Volume) -> Result<()> {
-    let lock = match volume.try_lock()? {
-        Some(lock) => lock,
-        None if volume.is_abandoned() => {
-            match volume.lock_existing(Deadline::after(FINISH_TIME))? {
-                Some(lock) => lock,
-                None => return Ok(()),
-            }
+    let deadline = Deadline::after(FINISH_TIME);
+    let lock = loop {
+        // A mount call takes the marker away, and waits for this process under the lock: this cannot
+        // wait for that.
+        if !volume.is_abandoned() || deadline.has_passed() {
+            return Ok(());
         }
-        None => return Ok(()),
+        if let Some(lock) = volume.try_lock()? {
+            break lock;
+        }
+        sleep(LOCK_RETRY);
     };
     if volume.is_abandoned() && volume.read_start()?.is_none() && !volume.is_used()? {
         clear(volume, Deadline::after(FINISH_TIME))?;

@@ -34,6 +34,10 @@ fn sweep_one(volume: &Volume, deadline: Deadline) -> Result<()> {
     for target in volume.targets()?.iter().filter(|target| is_gone(target)) {
         volume.unregister(target)?;
     }
+    if volume.is_abandoned() && volume.running_daemon()?.is_some() {
+        // It still uploads, and removes the rest when it ends.
+        return Ok(());
+    }
     if !volume.is_used()? {
         log::info!("volume {} has no target any more", volume.id());
         remove(volume, Shutdown::Graceful, deadline)?;

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 use std::path::Path;
-use support::{Answer, Sandbox};
+use support::{Answer, Sandbox, Status, wait_until};
 
 /// What the stand-in does once it has written its arguments down.
 pub(crate) enum Then {
@@ -27,9 +27,17 @@ impl<'a> Recorder<'a> {
         let file = node.path("arguments");
         let script = node.write_script(
             "recorder",
-            &format!("printf '%s\\0' \"$@\" > {}\n{end}\n", file.display()),
+            // Renamed: one that is killed at this moment leaves no part of it.
+            &format!(
+                "printf '%s\\0' \"$@\" > {0}.new && mv {0}.new {0}\n{end}\n",
+                file.display()
+            ),
         );
-        let mut config = Map::from_iter([("ossfs".to_owned(), json!(script))]);
+        // Without a sandbox it can write them down here, and a command that it ran would find the canary.
+        let mut config = Map::from_iter([
+            ("ossfs".to_owned(), json!(script)),
+            ("sandbox".to_owned(), json!("off")),
+        ]);
         config.extend(more.as_object().cloned().unwrap_or_default());
         node.configure(&config);
         std::fs::create_dir_all(node.path("canary")).unwrap();
@@ -51,7 +59,10 @@ impl<'a> Recorder<'a> {
         let volumes = format!("{}/volumes/", self.node.state_directory().display());
         let normal = |argument: &str| match argument.split_once(&volumes) {
             Some((before, rest)) => format!("{before}STATE/ID{}", &rest[32..]),
-            None => argument.to_owned(),
+            None => match argument.split_once("/alicloud-oss-") {
+                Some((before, rest)) => format!("{before}/alicloud-oss-ID{}", &rest[32..]),
+                None => argument.to_owned(),
+            },
         };
         Some(
             text.trim_end_matches('\0')
@@ -84,7 +95,14 @@ impl<'a> Recorder<'a> {
     /// Mounts at a new TARGET of the Pod `pod`.
     #[track_caller]
     pub(crate) fn mount(&self, pod: &str, options: &Value) -> Answer {
-        self.node.mount(&self.node.target(pod, "v"), options)
+        let answer = self.node.mount(&self.node.target(pod, "v"), options);
+        if answer.status == Status::Failure {
+            // Its ossfs ends with the process that the call has killed, and what that has started.
+            let directory = self.node.path("").display().to_string();
+            let left = || self.node.processes(&directory);
+            wait_until("no process is left", || left().is_empty());
+        }
+        answer
     }
 
     /// Checks that the call behind `answer` has started ossfs and left nothing after its end.

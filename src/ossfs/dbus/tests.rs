@@ -40,12 +40,10 @@ fn with<T>(answers: Vec<Vec<u8>>, ask: impl FnOnce(&mut Connection) -> T) -> T {
     let listener = UnixListener::bind(&path).unwrap();
     let server = std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
-        let mut hello = [0; 19];
+        let mut hello = [0; 26];
         stream.read_exact(&mut hello).unwrap();
-        assert_eq!(&hello, b"\0AUTH EXTERNAL 30\r\n");
+        assert_eq!(&hello, b"\0AUTH EXTERNAL 30\r\nBEGIN\r\n");
         stream.write_all(b"OK 0123\r\n").unwrap();
-        let mut begin = [0; 7];
-        stream.read_exact(&mut begin).unwrap();
         // The call itself: whatever it is.
         stream.read_exact(&mut [0; 16]).unwrap();
         for answer in answers {

@@ -30,9 +30,6 @@ pub struct Mounter {
     pub refused: &'static str,
     /// The store has no such bucket.
     pub no_bucket: &'static str,
-    /// How the driver says that the store does not answer. It knows that of a program that has
-    /// mounted, not of one that has still to.
-    pub silent: &'static str,
 }
 
 const S3FS: Mounter = Mounter {
@@ -50,7 +47,6 @@ const S3FS: Mounter = Mounter {
     ended: "ossfs exited",
     refused: "invalid credentials",
     no_bucket: "bucket or key not found",
-    silent: "has not answered ossfs",
 };
 
 const OSSFS: Mounter = Mounter {
@@ -63,7 +59,6 @@ const OSSFS: Mounter = Mounter {
     ended: "ossfs exited with status 1",
     refused: "Invalid Credentials",
     no_bucket: "Bucket not found",
-    silent: "has not mounted the bucket",
 };
 
 /// The program that this run of the tests uses.

@@ -3,8 +3,9 @@
 //! - [`TestHost`]: a host in a temporary directory, for the installer; nothing is mounted.
 //! - [`Sandbox`]: a mount namespace of its own, an object store on loopback, ossfs or s3fs
 //!   in its place, and a caller of the driver that does as kubelet does.
-//! - [`node::Node`]: a container with its own systemd.
+//! - [`node::Node`]: a container with its own systemd; [`Cluster`] has the driver on it.
 
+mod cluster;
 mod container;
 mod driver_watcher;
 mod kubelet;
@@ -16,13 +17,15 @@ mod programs;
 mod ptrace;
 mod sandbox;
 mod secrets;
+mod serving;
 mod test_host;
 
+pub use cluster::Cluster;
 pub use container::{Container, ContainerOptions, Propagation};
 pub use driver_watcher::{DriverWatcher, fingerprint};
 pub use kubelet::{Answer, Call, Killer, Kubelet, Status, volume_options};
 pub use mount_table::{Mount, OWN_TABLE};
-pub use process::{PATIENCE, Pidfd, Process, Stream};
+pub use process::{EndOnDrop, PATIENCE, Pidfd, Process, Stream, wait_until};
 pub use programs::{beside, copy_program, example, finish, installer};
 pub use ptrace::kill_after;
 pub use sandbox::{Sandbox, Settings, with_sandbox, with_settings};

@@ -6,7 +6,7 @@ use std::io::{BufRead as _, BufReader, Read};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
@@ -57,6 +57,28 @@ impl Pidfd {
 
 /// Longer than anything here takes on a loaded machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Returns once `is_so` holds, of which no event tells.
+///
+/// # Panics
+/// With `what`, if it does not for long.
+#[track_caller]
+pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let since = Instant::now();
+    while !is_so() {
+        assert!(since.elapsed() < PATIENCE, "not seen: {what}");
+        std::thread::yield_now();
+    }
+}
+
+/// Sets a flag when it is dropped, so that threads which look at it end when a test fails, too.
+pub struct EndOnDrop<'a>(pub &'a AtomicBool);
+
+impl Drop for EndOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
 
 /// Which output of a process is read.
 pub enum Stream {
@@ -122,20 +144,16 @@ impl Process {
         let pid = self.id().to_string();
         let waits =
             |line: &str| line.contains("->") && line.split_whitespace().any(|word| word == pid);
-        self.wait_until("it waits for a lock", || {
+        wait_until("it waits for a lock", || {
             let locks = std::fs::read_to_string("/proc/locks").unwrap();
             locks.lines().any(waits)
         });
     }
 
-    /// Returns once `is_so` holds, of which no event tells.
+    /// As [`wait_until`], for something that the process does.
     #[track_caller]
     pub fn wait_until(&self, what: &str, is_so: impl Fn() -> bool) {
-        let since = Instant::now();
-        while !is_so() {
-            assert!(since.elapsed() < PATIENCE, "not seen: {what}");
-            std::thread::yield_now();
-        }
+        wait_until(what, is_so);
     }
 
     /// What the process, the stand-in for kubelet, did with the plugin directory `plugins` until

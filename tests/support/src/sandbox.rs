@@ -319,6 +319,16 @@ impl Sandbox {
         nix::sys::statvfs::statvfs(target).expect("the mount answers");
     }
 
+    /// The ids of the volumes that the state directory has.
+    pub fn volumes(&self) -> Vec<String> {
+        std::fs::read_dir(self.state_directory().join("volumes"))
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .collect()
+    }
+
     /// The key files of the node.
     pub fn key_files(&self) -> Vec<PathBuf> {
         let mut files = secrets::files(&self.state_directory());
@@ -350,9 +360,7 @@ impl Sandbox {
         let mut files = secrets::files(&self.state_directory());
         files.retain(|file| file.file_name().is_none_or(|name| name != "boot"));
         assert_eq!(files, [] as [PathBuf; 0], "files are left");
-        let volumes = self.state_directory().join("volumes");
-        let left = std::fs::read_dir(volumes).into_iter().flatten().count();
-        assert_eq!(left, 0, "directories of volumes are left");
+        assert_eq!(self.volumes(), [] as [&str; 0], "directories are left");
     }
 
     /// Ends what a test that failed has left.
