@@ -389,11 +389,11 @@ fn a_read_that_is_under_way_when_the_process_is_killed_is_answered() {
         node.mount(&target, &node.options(json!({}))).success();
         let volumes = node.volumes();
         let directory = node.state_directory().join("volumes").join(&volumes[0]);
-        for _ in 0..5 {
+        for _ in 0..3 {
             let mut reader = File::open(target.join("file")).unwrap();
             let slow = node
                 .store
-                .inject("docker", Fault::Delay(Duration::from_secs(1)));
+                .inject("docker", Fault::Delay(Duration::from_millis(300)));
             let result = std::thread::scope(|scope| {
                 let read = scope.spawn(|| {
                     let mut text = String::new();
