@@ -11,7 +11,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use support::store::Request;
-use support::{Fault, PATIENCE, Pidfd, Settings, with_sandbox, with_settings};
+use support::{Fault, PATIENCE, Pidfd, Settings, wait_until, with_sandbox, with_settings};
 
 const DRIVER: &str = env!("CARGO_BIN_EXE_oss");
 
@@ -168,6 +168,35 @@ fn an_upload_that_outlasts_the_unmount_is_completed_and_nothing_is_left_after_it
         node.assert_clean();
         assert!(node.store.object("docker", "late").unwrap() == content);
         node.mount(&next, &options).success();
+        node.unmount(&next).success();
+    });
+}
+
+#[test]
+#[ignore = "needs root, /dev/fuse and s3fs"]
+fn the_next_pod_waits_for_the_uploads_of_the_one_before() {
+    // Less than the process of the volume would wait for a lock.
+    let settings = Settings::config(json!({"mountTimeoutSeconds": 8, "unmountTimeoutSeconds": 2}));
+    with_settings(DRIVER, &settings, |node| {
+        let (target, next) = (node.target("u1", "oss1"), node.target("u2", "oss1"));
+        let options = node.options(json!({}));
+        node.mount(&target, &options).success();
+        let marker = node.volume_of(&target).join("abandoned");
+        let mut file = fs::File::create(target.join("late")).unwrap();
+        file.write_all(b"content").unwrap();
+        node.unmount(&target).success();
+        assert!(marker.exists());
+        let (kubelet, options) = (&node.kubelet, &options);
+        let mounted = std::thread::scope(|scope| {
+            let mount = scope.spawn(|| kubelet.mount(&next, options));
+            // The call has the lock, and waits.
+            let waits = || !marker.exists() || mount.is_finished();
+            wait_until("the call waits", waits);
+            nix::unistd::close(file).unwrap();
+            mount.join().unwrap()
+        });
+        mounted.success();
+        assert_eq!(fs::read(next.join("late")).unwrap(), b"content");
         node.unmount(&next).success();
     });
 }
