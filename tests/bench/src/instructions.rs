@@ -84,7 +84,7 @@ pub(crate) fn update(options: &Options) -> Result<ExitCode> {
 
 fn count(options: &Options) -> Result<Baseline> {
     let base = MountNamespace::current()?;
-    let store = Store::start(&options.store)?;
+    let store = Store::start(&options.store, &[])?;
     let node = Node::new(&base, &options.driver, &store.url, 0)?;
     std::fs::create_dir("/mnt/driver").context("make a directory")?;
     for copy in [DRIVER, PROBE] {
