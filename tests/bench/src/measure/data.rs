@@ -118,8 +118,8 @@ fn in_memory(bench: &Bench<'_>) -> Result<Vec<Row>> {
     ];
     let work = Work {
         large: Large::new(bench.rounds(256, 16)),
-        small_files: bench.rounds(500, 20),
-        calls: if bench.options.quick { 100 } else { 4000 },
+        small_files: bench.rounds(300, 20),
+        calls: if bench.options.quick { 100 } else { 2000 },
     };
     rounds(bench, &mut places, &work)?;
     node.unmount(1)?;
@@ -169,7 +169,7 @@ fn slow_store(bench: &Bench<'_>) -> Result<Vec<Row>> {
     ];
     let work = Work {
         large: Large::new(bench.rounds(64, 16)),
-        small_files: bench.rounds(30, 10),
+        small_files: bench.rounds(20, 10),
         calls: 100,
     };
     rounds(bench, &mut places, &work)?;
@@ -190,7 +190,7 @@ fn slow_store(bench: &Bench<'_>) -> Result<Vec<Row>> {
 
 /// Does the work of each round in every place, in changing order.
 fn rounds(bench: &Bench<'_>, places: &mut [Place], work: &Work) -> Result<()> {
-    let (count, rounds) = (places.len(), bench.rounds(16, 2));
+    let (count, rounds) = (places.len(), bench.rounds(15, 2));
     for round in 0..rounds {
         for step in 0..count {
             // Each is first as often as any other, and each follows each other one.

@@ -49,7 +49,7 @@ pub(super) fn rows(bench: &Bench<'_>, results: &mut Results) -> Result<Vec<Row>>
         })
         .collect::<Result<_>>()?;
     let mut times: Vec<Times> = levels.iter().map(|_| Times::default()).collect();
-    let rounds = bench.rounds(60, 3);
+    let rounds = bench.rounds(40, 3);
     for round in 0..rounds {
         for step in 0..nodes.len() {
             // Each node follows each other one, over the rounds.

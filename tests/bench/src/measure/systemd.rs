@@ -25,7 +25,7 @@ pub(super) fn rows(bench: &Bench<'_>, _: &mut Results) -> Result<Vec<Row>> {
     }
     let task = Task {
         url: bench.store.url.clone(),
-        mounts: bench.rounds(60, 3),
+        mounts: bench.rounds(40, 3),
         kills: deaths::plan(bench),
     };
     let measured = measure(&bench.options.driver, &task)?;
