@@ -50,7 +50,7 @@ const KINDS: [(Victim, usize); 4] = [
 ];
 /// A process that has served so long is replaced at once, however often that was before
 /// (`src/serve/starts.rs`).
-const SERVICE: Duration = Duration::from_millis(255);
+const SERVICE: Duration = Duration::from_millis(110);
 /// How long a killed process may take to end.
 const END: Duration = Duration::from_secs(60);
 
