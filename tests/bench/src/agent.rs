@@ -2,18 +2,15 @@
 //! prints what it has measured as JSON for the program outside.
 
 use crate::bare;
-use crate::container::Container;
+use crate::deaths::{self, Deaths, Plan};
 use crate::node::Node;
-use crate::run;
 use crate::stats::Samples;
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use nix::sys::prctl::set_child_subreaper;
-use nix::sys::signal::{Signal, kill};
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Instant;
 
 /// The first argument of the program when it is the service; a `Task` as JSON follows.
 pub(crate) const WORD: &str = "inside-node";
@@ -28,11 +25,8 @@ pub(crate) struct Task {
     pub(crate) url: String,
     /// How often to mount.
     pub(crate) mounts: usize,
-    /// The numbers of containers that have the volume when its daemon is killed.
-    pub(crate) containers: Vec<usize>,
-    /// How often each number has its turn, and how often the daemon is killed in a turn.
-    pub(crate) turns: usize,
-    pub(crate) kills: usize,
+    /// How often to kill.
+    pub(crate) kills: Plan,
 }
 
 /// What was measured, in milliseconds.
@@ -42,8 +36,7 @@ pub(crate) struct Measured {
     pub(crate) bare_mount: Samples,
     pub(crate) unmount: Samples,
     pub(crate) bare_unmount: Samples,
-    /// From the kill until all containers have the volume again, for each number of containers.
-    pub(crate) gaps: Vec<Samples>,
+    pub(crate) deaths: Vec<Deaths>,
 }
 
 /// Does the task in `arguments` and prints what was measured.
@@ -56,7 +49,7 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<ExitCode> {
     bare::prepare(1)?;
     let mut measured = Measured::default();
     mounts(&node, task.mounts, &mut measured)?;
-    measured.gaps = gaps(&node, &task)?;
+    measured.deaths = deaths::measure(&node, task.kills)?;
     println!("{}", serde_json::to_string(&measured)?);
     Ok(ExitCode::SUCCESS)
 }
@@ -75,29 +68,4 @@ fn mounts(node: &Node, rounds: usize, measured: &mut Measured) -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn gaps(node: &Node, task: &Task) -> Result<Vec<Samples>> {
-    let mut gaps = vec![Samples::default(); task.containers.len()];
-    node.mount(1, 0)?;
-    let unit = format!("alicloud-oss@{}.service", node.volume()?);
-    for _ in 0..task.turns {
-        for (number, gaps) in task.containers.iter().zip(&mut gaps) {
-            let mut containers = (0..*number)
-                .map(|_| Container::start(1))
-                .collect::<Result<Vec<_>>>()?;
-            for _ in 0..task.kills {
-                // Comes back when a start that is under way is over: the healing is part of it.
-                run::run(Path::new("/usr/bin/systemctl"), &["start", &unit], &[])?;
-                let daemons = bare::daemons();
-                ensure!(daemons.len() == 1, "{} daemons", daemons.len());
-                let since = Instant::now();
-                kill(daemons[0], Signal::SIGKILL).context("kill the daemon")?;
-                containers.iter_mut().try_for_each(Container::wait)?;
-                gaps.add_time(since.elapsed());
-            }
-        }
-    }
-    node.unmount(1)?;
-    Ok(gaps)
 }

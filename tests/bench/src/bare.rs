@@ -1,6 +1,7 @@
 //! The bare tools: `s3fs` started by hand, as a daemon of its own for each mount, and `umount`.
 
 use crate::node::{Node, TEMPORARY};
+use crate::processes;
 use crate::run;
 use crate::store::{KEY_ID, SECRET, bucket};
 use anyhow::{Context as _, Result, ensure};
@@ -84,7 +85,7 @@ pub(crate) fn unmount_one_of_two(place: usize) -> Result<Duration> {
 
 /// Takes all the places away that were mounted, and waits for their daemons.
 pub(crate) fn clear(places: usize) -> Result<()> {
-    let daemons = daemons();
+    let daemons = processes::daemons();
     for place in 0..places {
         umount2(&directory(place), MntFlags::MNT_DETACH).context("unmount a bare mount")?;
     }
@@ -100,43 +101,11 @@ fn umount(path: &Path) -> Result<Duration> {
 
 /// The process that serves the bare mount at `directory`.
 fn daemon(directory: &Path) -> Result<Pid> {
-    let words = |pid: &Pid| std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    let found: Vec<Pid> = daemons()
+    let directory = directory.to_string_lossy();
+    let found: Vec<_> = processes::all()
         .into_iter()
-        .filter(|pid| {
-            words(pid)
-                .split(|byte| *byte == 0)
-                .any(|word| word == directory.as_os_str().as_encoded_bytes())
-        })
+        .filter(|process| process.is_daemon() && process.has_argument(&directory))
         .collect();
     ensure!(found.len() == 1, "{} daemons serve one mount", found.len());
-    Ok(found[0])
-}
-
-/// Every FUSE daemon that runs here, the driver's and bare ones.
-pub(crate) fn daemons() -> Vec<Pid> {
-    let is_daemon = |pid: &i32| {
-        let name = std::fs::read_to_string(format!("/proc/{pid}/comm"));
-        let state = std::fs::read_to_string(format!("/proc/{pid}/stat"));
-        name.is_ok_and(|name| name.trim() == "s3fs")
-            && state.is_ok_and(|state| !state.contains(") Z "))
-    };
-    std::fs::read_dir("/proc")
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter(is_daemon)
-        .map(Pid::from_raw)
-        .collect()
-}
-
-/// The memory of every FUSE daemon together, in MiB: shared pages count once (PSS).
-pub(crate) fn memory() -> f64 {
-    let kib = |pid: Pid| -> Option<f64> {
-        let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
-        let line = text.lines().find_map(|line| line.strip_prefix("Pss:"))?;
-        line.split_whitespace().next()?.parse().ok()
-    };
-    daemons().into_iter().filter_map(kib).sum::<f64>() / 1024.0
+    Ok(found[0].pid)
 }

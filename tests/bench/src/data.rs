@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 const MIB: usize = 1 << 20;
-/// The size of a small file, in bytes.
+/// The size of a small file and of a small write, in bytes.
 const SMALL: usize = 4096;
 
 /// A large file's contents: a block that is repeated.
@@ -88,5 +88,32 @@ pub(crate) fn small(place: &Path, count: usize) -> Result<Duration> {
         std::fs::remove_file(name(number)).context("remove a small file")?;
     }
     std::fs::remove_dir(&directory).context("remove a directory")?;
+    Ok(time)
+}
+
+/// The mean time of as many calls of statfs(2) for `place`.
+pub(crate) fn statfs(place: &Path, count: u32) -> Result<Duration> {
+    let since = Instant::now();
+    for _ in 0..count {
+        nix::sys::statfs::statfs(place).context("statfs")?;
+    }
+    Ok(since.elapsed() / count)
+}
+
+/// The mean time of as many small writes into an open file in `place`, one after the other. What closes
+/// and removes the file is not in it.
+pub(crate) fn small_writes(place: &Path, count: u32) -> Result<Duration> {
+    let path = place.join("small-writes");
+    let mut file = File::create(&path).context("make a file")?;
+    let contents = [b'x'; SMALL];
+    let since = Instant::now();
+    for _ in 0..count {
+        file.write_all(&contents)
+            .context("write into an open file")?;
+    }
+    let time = since.elapsed() / count;
+    file.sync_all().context("write a file")?;
+    drop(file);
+    std::fs::remove_file(path).context("remove a file")?;
     Ok(time)
 }

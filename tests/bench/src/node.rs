@@ -8,6 +8,8 @@ use anyhow::{Context as _, Result, ensure};
 use nix::mount::MsFlags;
 use serde_json::{Value, json};
 use std::fs::File;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 use support::namespace::{self, MountNamespace};
@@ -69,7 +71,7 @@ impl Node {
             "stateDir": STATE,
             "logFile": "/mnt/log/oss.log",
             "launcher": launcher,
-            "allowedOptions": [format!("tmpdir={TEMPORARY}")],
+            "temporaryDir": TEMPORARY,
             "mountTimeoutSeconds": 300,
             "unmountTimeoutSeconds": 300,
         });
@@ -126,8 +128,13 @@ impl Node {
 
     /// Mounts the bucket of this number for a Pod, and returns the time of the call.
     pub(crate) fn mount(&self, pod: usize, number: usize) -> Result<Duration> {
+        self.mount_with(pod, number, json!({}))
+    }
+
+    /// The same with `more` options of the volume.
+    pub(crate) fn mount_with(&self, pod: usize, number: usize, more: Value) -> Result<Duration> {
         let target = self.make_target(pod)?;
-        let options = self.options(number, json!({})).to_string();
+        let options = self.options(number, more).to_string();
         self.success(&["mount", &target, &options])
     }
 
@@ -150,6 +157,34 @@ impl Node {
             .context("change the time of the driver's note of its last probe")
     }
 
+    /// What the process of the only volume answers over its control socket.
+    pub(crate) fn status(&self) -> Result<Value> {
+        let volumes = Path::new(STATE).join("volumes");
+        let socket = volumes.join(self.volume()?).join("socket");
+        let mut stream = UnixStream::connect(socket).context("connect to a volume's process")?;
+        stream
+            .write_all(b"{\"version\":1,\"call\":\"status\"}\n")
+            .context("ask a volume's process")?;
+        let mut line = String::new();
+        BufReader::new(stream)
+            .read_line(&mut line)
+            .context("read the answer of a volume's process")?;
+        let answer: Value = serde_json::from_str(&line).context("read the status of a volume")?;
+        Ok(answer["status"].clone())
+    }
+
+    /// The size of what the process of the only volume keeps in files for its successor, in bytes.
+    pub(crate) fn tables(&self) -> Result<u64> {
+        let directory = Path::new(STATE).join("volumes").join(self.volume()?);
+        ["nodes", "inflight"]
+            .iter()
+            .map(|name| {
+                let file = std::fs::metadata(directory.join(name));
+                Ok(file.with_context(|| format!("find {name}"))?.len())
+            })
+            .sum()
+    }
+
     /// The name that the driver has for the only volume.
     pub(crate) fn volume(&self) -> Result<String> {
         let volumes = Path::new(STATE).join("volumes");
@@ -169,7 +204,7 @@ impl Node {
     /// What kubelet hands over for the bucket of this number, with `more` over it.
     pub(crate) fn options(&self, number: usize, more: Value) -> Value {
         let mut all = json!({
-            "otherOpts": format!("-o use_path_request_style -o allow_other -o tmpdir={TEMPORARY}"),
+            "otherOpts": "-o use_path_request_style -o allow_other",
         });
         for (key, value) in more.as_object().into_iter().flatten() {
             all[key] = value.clone();

@@ -1,16 +1,13 @@
-//! The plot of growth: how long mounts and unmounts take as a node has more other mounts, and how
-//! long it takes to heal a volume as more containers have it.
+//! The plot of growth: how long mounts and unmounts take as a node has more other mounts.
 
-use crate::report::{Healed, Level, Results};
+use crate::report::{Level, Results};
 use crate::stats::Summary;
 use anyhow::{Context as _, Result};
 use plotters::coord::Shift;
 use plotters::prelude::*;
 use std::path::Path;
 
-const SIZE: (u32, u32) = (900, 820);
-/// The height of the upper panel.
-const UPPER: u32 = 460;
+const SIZE: (u32, u32) = (900, 460);
 const FONT: &str = "sans-serif";
 
 type Panel<'a> = DrawingArea<SVGBackend<'a>, Shift>;
@@ -30,22 +27,15 @@ struct Point {
     high: f64,
 }
 
-/// Draws both panels into the SVG file at `path`.
+/// Draws it into the SVG file at `path`.
 pub(crate) fn draw(results: &Results, path: &Path) -> Result<()> {
     let root = SVGBackend::new(path, SIZE).into_drawing_area();
     root.fill(&WHITE).context("draw the plot")?;
-    let (upper, lower) = root.split_vertically(UPPER);
     panel(
-        &upper,
+        &root,
         "A call, by the number of other mounts on the node",
         "other mounts",
         &calls(&results.growth),
-    )?;
-    panel(
-        &lower,
-        "From a daemon's SIGKILL until every container has the volume again",
-        "containers",
-        &gaps(&results.heal),
     )?;
     root.present().context("write the plot")
 }
@@ -70,28 +60,6 @@ fn calls(levels: &[Level]) -> Vec<Line> {
             RGBColor(240, 170, 120),
             |at| at.bare_unmount,
         ),
-    ]
-}
-
-fn gaps(levels: &[Healed]) -> Vec<Line> {
-    let line = |name, colour, value: fn(Summary) -> Option<Point>| Line {
-        name,
-        colour,
-        points: levels
-            .iter()
-            .filter_map(|at| Some((at.containers as f64, value(at.gap)?)))
-            .collect(),
-    };
-    vec![
-        line("highest hundredth", RGBColor(130, 180, 230), |gap| {
-            let value = gap.p99?;
-            Some(Point {
-                low: value,
-                value,
-                high: value,
-            })
-        }),
-        line("median", RGBColor(0, 90, 181), |gap| Some(median(gap))),
     ]
 }
 

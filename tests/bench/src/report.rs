@@ -2,7 +2,7 @@
 
 use crate::plot;
 use crate::row::{Goal, Row, Unit};
-use crate::stats::Summary;
+use crate::stats::{Bounds, Summary};
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -23,14 +23,6 @@ pub(crate) struct Level {
     pub(crate) bare_unmount: Summary,
 }
 
-/// Times from a daemon's death until that many containers have their volume again, in milliseconds.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Healed {
-    pub(crate) containers: usize,
-    pub(crate) gap: Summary,
-}
-
 /// All that a run has found.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -42,7 +34,6 @@ pub(crate) struct Results {
     quick: bool,
     pub(crate) rows: Vec<Row>,
     pub(crate) growth: Vec<Level>,
-    pub(crate) heal: Vec<Healed>,
 }
 
 impl Results {
@@ -54,7 +45,6 @@ impl Results {
             quick,
             rows: Vec::new(),
             growth: Vec::new(),
-            heal: Vec::new(),
         }
     }
 }
@@ -131,21 +121,33 @@ pub(crate) fn table(results: &Results) -> String {
 fn cells(row: &Row) -> [String; 6] {
     let goal = match row.goal {
         Goal::Ratio(limit) => format!("≤ {limit} ×"),
-        Goal::Value(limit) | Goal::P99(limit) => format!("≤ {limit}{}", suffix(row.unit)),
+        Goal::RatioOrChance(limit, chance) if chance > limit => {
+            format!("≤ {limit} × or chance, {chance:.2} ×")
+        }
+        Goal::RatioOrChance(limit, _) => format!("≤ {limit} ×"),
+        Goal::Value(limit) => format!("≤ {limit}{}", suffix(row.unit)),
+        Goal::Above(limit) | Goal::P99Above(limit) => {
+            format!("≤ {limit}{} above", suffix(row.unit))
+        }
         Goal::None => String::new(),
     };
     let beside = row.beside.as_ref();
     [
         row.name.clone(),
         match (row.goal, row.driver.p99) {
-            (Goal::P99(_), Some(p99)) => number(row.unit, &row.driver, p99) + suffix(row.unit),
+            (Goal::P99Above(_), Some(p99)) => number(row.unit, &row.driver, p99) + suffix(row.unit),
             _ => value(row.unit, &row.driver),
         },
         beside.map_or(String::new(), |beside| {
             format!("{}: {}", beside.name, value(row.unit, &beside.summary))
         }),
-        row.ratio
-            .map_or(String::new(), |ratio| format!("{ratio:.2}")),
+        match (row.ratio, row.bounds) {
+            (Some(ratio), Some(Bounds { low, high, .. })) => {
+                format!("{ratio:.2} ({low:.2} – {high:.2})")
+            }
+            (Some(ratio), None) => format!("{ratio:.2}"),
+            (None, _) => String::new(),
+        },
         goal,
         match row.reached {
             Some(true) => "reached".to_owned(),
@@ -169,7 +171,7 @@ fn value(unit: Unit, summary: &Summary) -> String {
 /// A value of `summary` as text, as exact as its median is shown.
 fn number(unit: Unit, summary: &Summary, value: f64) -> String {
     match unit {
-        Unit::Daemons => format!("{value:.0}"),
+        Unit::Count | Unit::Bytes => format!("{value:.0}"),
         Unit::Milliseconds if summary.median >= 100.0 => format!("{value:.0}"),
         _ => format!("{value:.2}"),
     }
@@ -178,8 +180,11 @@ fn number(unit: Unit, summary: &Summary, value: f64) -> String {
 fn suffix(unit: Unit) -> &'static str {
     match unit {
         Unit::Milliseconds => " ms",
+        Unit::Microseconds => " µs",
+        Unit::Seconds => " s",
         Unit::Mebibytes => " MiB",
-        Unit::Daemons => "",
+        Unit::Bytes => " bytes",
+        Unit::Count => "",
     }
 }
 

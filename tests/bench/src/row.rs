@@ -1,6 +1,6 @@
 //! A row of the table: what the driver takes, what stands next to it, and the goal.
 
-use crate::stats::Summary;
+use crate::stats::{Bounds, Samples, Summary};
 use serde::Serialize;
 
 /// What a row's numbers count.
@@ -8,8 +8,11 @@ use serde::Serialize;
 #[serde(rename_all = "camelCase")]
 pub(crate) enum Unit {
     Milliseconds,
+    Microseconds,
+    Seconds,
     Mebibytes,
-    Daemons,
+    Bytes,
+    Count,
 }
 
 /// The most that a row may show.
@@ -20,8 +23,14 @@ pub(crate) enum Goal {
     Ratio(f64),
     /// The median, in the row's unit.
     Value(f64),
-    /// The bound of the highest hundredth, in the row's unit.
-    P99(f64),
+    /// Times what stands next to it, or as much as a second bare mount may show by chance, the upper
+    /// bound of its own row.
+    RatioOrChance(f64, f64),
+    /// The median, in the row's unit, above what stands next to it.
+    Above(f64),
+    /// The bound of the highest hundredth, in the row's unit, above the median of what stands next to
+    /// it.
+    P99Above(f64),
     /// None: the row explains another one.
     None,
 }
@@ -43,6 +52,9 @@ pub(crate) struct Row {
     pub(crate) beside: Option<Beside>,
     /// The driver's median over that beside it.
     pub(crate) ratio: Option<f64>,
+    /// How exact that is, where rounds were compared one by one: `ratio` is the median of them then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) bounds: Option<Bounds>,
     pub(crate) goal: Goal,
     /// Nothing where there is no goal.
     pub(crate) reached: Option<bool>,
@@ -68,8 +80,40 @@ impl Row {
                 summary: beside.1,
             }),
             ratio: Some(ratio),
+            bounds: None,
             goal: Goal::Ratio(limit),
             reached: Some(ratio <= limit),
+        }
+    }
+
+    /// A row whose rounds are compared one by one with those of something else.
+    pub(crate) fn paired(
+        name: impl Into<String>,
+        unit: Unit,
+        driver: &Samples,
+        beside: (&str, &Samples),
+        goal: Goal,
+    ) -> Self {
+        let bounds = driver.over(beside.1).median_with_bounds();
+        let row = Self::ratio(
+            name,
+            unit,
+            driver.summary(),
+            (beside.0, beside.1.summary()),
+            0.0,
+        );
+        // As exact as it is shown.
+        let ratio = (bounds.value * 100.0).round() / 100.0;
+        Self {
+            ratio: Some(ratio),
+            bounds: Some(bounds),
+            goal,
+            reached: match goal {
+                Goal::Ratio(limit) => Some(ratio <= limit),
+                Goal::RatioOrChance(limit, chance) => Some(ratio <= limit.max(chance)),
+                _ => None,
+            },
+            ..row
         }
     }
 
@@ -81,18 +125,41 @@ impl Row {
             driver,
             beside: None,
             ratio: None,
+            bounds: None,
             goal: Goal::Value(limit),
             reached: Some(driver.median <= limit),
         }
     }
 
-    /// A row with a goal for the bound of the highest hundredth; nothing if there are too few samples.
-    pub(crate) fn p99(name: &str, unit: Unit, driver: Summary, limit: f64) -> Option<Self> {
+    /// A row with a goal for the median above that of something else.
+    pub(crate) fn above(
+        name: impl Into<String>,
+        unit: Unit,
+        driver: Summary,
+        beside: (&str, Summary),
+        limit: f64,
+    ) -> Self {
+        Self {
+            ratio: None,
+            goal: Goal::Above(limit),
+            reached: Some(driver.median <= beside.1.median + limit),
+            ..Self::ratio(name, unit, driver, beside, limit)
+        }
+    }
+
+    /// The same for the bound of the highest hundredth; nothing if there are too few samples.
+    pub(crate) fn p99_above(
+        name: impl Into<String>,
+        unit: Unit,
+        driver: Summary,
+        beside: (&str, Summary),
+        limit: f64,
+    ) -> Option<Self> {
         let p99 = driver.p99?;
         Some(Self {
-            goal: Goal::P99(limit),
-            reached: Some(p99 <= limit),
-            ..Self::value(name, unit, driver, limit)
+            goal: Goal::P99Above(limit),
+            reached: Some(p99 <= beside.1.median + limit),
+            ..Self::above(name, unit, driver, beside, limit)
         })
     }
 

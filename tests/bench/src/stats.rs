@@ -19,6 +19,14 @@ pub(crate) struct Summary {
     pub(crate) samples: usize,
 }
 
+/// A value, and the bounds that it lies between.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(crate) struct Bounds {
+    pub(crate) low: f64,
+    pub(crate) value: f64,
+    pub(crate) high: f64,
+}
+
 impl Samples {
     pub(crate) fn add(&mut self, value: f64) {
         self.0.push(value);
@@ -27,6 +35,27 @@ impl Samples {
     /// Adds a time, in milliseconds.
     pub(crate) fn add_time(&mut self, time: Duration) {
         self.add(time.as_secs_f64() * 1000.0);
+    }
+
+    /// The quotients of these samples and those of `others`, each by the one of the same round.
+    pub(crate) fn over(&self, others: &Self) -> Self {
+        Self(self.0.iter().zip(&others.0).map(|(a, b)| a / b).collect())
+    }
+
+    /// The median, and the bounds between which a repeated run has it with some 95 % certainty:
+    /// 1.58 quartile distances over the root of the number of samples to both sides (McGill, Tukey
+    /// and Larsen, Variations of box plots, 1978).
+    pub(crate) fn median_with_bounds(&self) -> Bounds {
+        let mut sorted = self.0.clone();
+        sorted.sort_by(f64::total_cmp);
+        let median = quantile(&sorted, 0.5);
+        let distance = quantile(&sorted, 0.75) - quantile(&sorted, 0.25);
+        let reach = 1.58 * distance / (sorted.len().max(1) as f64).sqrt();
+        Bounds {
+            low: median - reach,
+            value: median,
+            high: median + reach,
+        }
     }
 
     /// The summary; all zero if there is none to summarize.
@@ -75,5 +104,21 @@ mod tests {
         let mut many = Samples::default();
         (0..=200).for_each(|value| many.add(f64::from(value)));
         assert_eq!(many.summary().p99, Some(198.0));
+    }
+
+    #[test]
+    fn quotients_are_of_the_same_round() {
+        let [mut driver, mut bare] = [Samples::default(), Samples::default()];
+        for (of_driver, of_bare) in [(2.0, 1.0), (30.0, 10.0), (4.0, 4.0), (5.0, 2.0)] {
+            driver.add(of_driver);
+            bare.add(of_bare);
+        }
+        let quotients = driver.over(&bare);
+        assert_eq!(quotients.summary().median, 2.25);
+        let bounds = quotients.median_with_bounds();
+        assert_eq!(bounds.value, 2.25);
+        // The quartiles are 1.75 and 2.625.
+        assert!((bounds.high - 2.25 - 1.58 * 0.875 / 2.0).abs() < 1e-9);
+        assert!((bounds.high + bounds.low - 4.5).abs() < 1e-9);
     }
 }

@@ -23,14 +23,15 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    /// Starts `program` on a free port.
-    pub(crate) fn start(program: &Path) -> Result<Self> {
+    /// Starts `program` on a free port, with `more` arguments.
+    pub(crate) fn start(program: &Path, more: &[&str]) -> Result<Self> {
         let mut command = Command::new(program);
         for number in 0..BUCKETS {
             command.arg("--bucket").arg(bucket(number));
         }
         let mut child = command
             .args(["--key", &format!("{KEY_ID}:{SECRET}")])
+            .args(more)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()

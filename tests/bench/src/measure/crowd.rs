@@ -5,6 +5,7 @@ use super::Bench;
 use crate::bare;
 use crate::namespace;
 use crate::node::Node;
+use crate::processes;
 use crate::report::Results;
 use crate::row::{Row, Unit};
 use crate::stats::Samples;
@@ -18,18 +19,19 @@ const LIMIT: f64 = 0.2;
 #[derive(Default)]
 struct Crowd {
     time: Samples,
-    daemons: Samples,
+    /// Daemons, and whatever else there is for volumes.
+    processes: Samples,
     memory: Samples,
 }
 
 impl Crowd {
-    /// Notes the time it took, and what runs now.
-    fn note(&mut self, time: Duration) -> usize {
-        let daemons = bare::daemons().len();
+    /// Records the time it took, and what runs now. Returns the number of daemons.
+    fn record(&mut self, time: Duration) -> usize {
+        let serving = processes::serving();
         self.time.add_time(time);
-        self.daemons.add(daemons as f64);
-        self.memory.add(bare::memory());
-        daemons
+        self.processes.add(serving.len() as f64);
+        self.memory.add(processes::memory(&serving));
+        processes::daemons().len()
     }
 
     fn rows(&self, name: &str, bare: &Self, beside: &str) -> Vec<Row> {
@@ -40,7 +42,7 @@ impl Crowd {
                 &self.time,
                 &bare.time,
             ),
-            ("daemons", Unit::Daemons, &self.daemons, &bare.daemons),
+            ("processes", Unit::Count, &self.processes, &bare.processes),
             ("memory (PSS)", Unit::Mebibytes, &self.memory, &bare.memory),
         ]
         .map(|(what, unit, driver, bare)| {
@@ -65,7 +67,7 @@ pub(super) fn rows(bench: &Bench<'_>, _: &mut Results) -> Result<Vec<Row>> {
         driver(&node, pods, volumes, &mut many)?;
         for (daemons, crowd) in [(pods, &mut bare), (volumes, &mut few)] {
             let time = at_once(daemons, |place| bare::mount(&node, place, place % volumes))?;
-            ensure!(crowd.note(time) == daemons, "a bare daemon each");
+            ensure!(crowd.record(time) == daemons, "a bare daemon each");
             bare::clear(daemons)?;
         }
     }
@@ -83,7 +85,7 @@ pub(super) fn rows(bench: &Bench<'_>, _: &mut Results) -> Result<Vec<Row>> {
 /// Has the driver mount `volumes` volumes for `pods` Pods at once, and unmount them again.
 fn driver(node: &Node, pods: usize, volumes: usize, crowd: &mut Crowd) -> Result<()> {
     let time = at_once(pods, |pod| node.mount(pod, pod % volumes))?;
-    ensure!(crowd.note(time) == volumes, "a daemon for each volume");
+    ensure!(crowd.record(time) == volumes, "a daemon for each volume");
     at_once(pods, |pod| node.unmount(pod))?;
     namespace::reap();
     Ok(())

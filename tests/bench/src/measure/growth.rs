@@ -49,7 +49,8 @@ pub(super) fn rows(bench: &Bench<'_>, results: &mut Results) -> Result<Vec<Row>>
         })
         .collect::<Result<_>>()?;
     let mut times: Vec<Times> = levels.iter().map(|_| Times::default()).collect();
-    for round in 0..bench.rounds(60, 3) {
+    let rounds = bench.rounds(40, 3);
+    for round in 0..rounds {
         for step in 0..nodes.len() {
             // Each node follows each other one, over the rounds.
             let at = (step * (1 + round % 2) + round) % nodes.len();
@@ -65,6 +66,7 @@ pub(super) fn rows(bench: &Bench<'_>, results: &mut Results) -> Result<Vec<Row>>
                 }
             }
         }
+        bench.progress("mounts", round + 1, rounds);
     }
     results.growth = levels
         .iter()

@@ -1,21 +1,19 @@
-//! Mounts under systemd next to the bare command, and the gap behind a daemon's death: on a node
-//! with a real systemd (tests/support), by this program as one of its services.
+//! Mounts under systemd next to the bare command, and kills of what serves a volume: on a node with a
+//! real systemd (tests/support), by this program as one of its services.
 
-use super::Bench;
+use super::{Bench, deaths};
 use crate::agent::{DRIVER, Measured, PROGRAM, Task, WORD};
-use crate::report::{Healed, Results};
+use crate::report::Results;
 use crate::row::{Row, Unit};
 use crate::stats::Samples;
 use anyhow::{Context as _, Result, ensure};
 use std::path::Path;
 use support::node::{self, Config, Node};
 
-/// How long all of it may take at most, in seconds: a container that is never healed ends it.
+/// How long all of it may take at most, in seconds: a container that never has an answer ends it.
 const RUNTIME: &str = "--property=RuntimeMaxSec=1800";
-/// The median and the bound of the highest hundredth of a gap, in milliseconds.
-const GAP: (f64, f64) = (500.0, 1000.0);
 
-pub(super) fn rows(bench: &Bench<'_>, results: &mut Results) -> Result<Vec<Row>> {
+pub(super) fn rows(bench: &Bench<'_>, _: &mut Results) -> Result<Vec<Row>> {
     let missing = node::missing();
     ensure!(
         !bench.options.write || missing.is_empty(),
@@ -27,13 +25,8 @@ pub(super) fn rows(bench: &Bench<'_>, results: &mut Results) -> Result<Vec<Row>>
     }
     let task = Task {
         url: bench.store.url.clone(),
-        mounts: bench.rounds(60, 3),
-        containers: match bench.options.quick {
-            true => vec![1, 10],
-            false => vec![1, 10, 100],
-        },
-        turns: bench.rounds(5, 1),
-        kills: bench.rounds(40, 3),
+        mounts: bench.rounds(40, 3),
+        kills: deaths::plan(bench),
     };
     let measured = measure(&bench.options.driver, &task)?;
     let next_to = |name, driver: &Samples, bare, beside: &Samples, limit| {
@@ -56,22 +49,7 @@ pub(super) fn rows(bench: &Bench<'_>, results: &mut Results) -> Result<Vec<Row>>
             1.5,
         ),
     ];
-    for (containers, gaps) in task.containers.iter().zip(&measured.gaps) {
-        let gap = gaps.summary();
-        let name = format!("heal after SIGKILL, containers: {containers}");
-        let median = format!("{name}; p50");
-        rows.push(Row::value(&median, Unit::Milliseconds, gap, GAP.0));
-        rows.extend(Row::p99(
-            &format!("{name}; p99"),
-            Unit::Milliseconds,
-            gap,
-            GAP.1,
-        ));
-        results.heal.push(Healed {
-            containers: *containers,
-            gap,
-        });
-    }
+    rows.extend(deaths::rows_of(measured.deaths, " under systemd"));
     Ok(rows)
 }
 

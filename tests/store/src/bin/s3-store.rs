@@ -4,15 +4,19 @@ use std::error::Error;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::time::Duration;
 
-use store::Store;
+use store::{Fault, Store};
 use tokio::signal::unix::{SignalKind, signal};
 
 const USAGE: &str = "\
 usage: s3-store [--listen ADDR:PORT] --bucket NAME... --key ID:SECRET... [--log]
+                [--objects NAME:COUNT]... [--delay MILLISECONDS]
 
-Serves empty buckets in memory until SIGTERM or SIGINT. Prints its URL when it is ready, and with
---log a line per finished request on stderr.
+Serves buckets in memory until SIGTERM or SIGINT. Prints its URL when it is ready, and with
+--log a line per finished request on stderr. Buckets are empty but for those of --objects, which
+have as many objects: object-000000, object-000001 and so on. With --delay every request waits that
+long before it is answered.
 ";
 
 struct Options {
@@ -20,6 +24,8 @@ struct Options {
     buckets: Vec<String>,
     keys: Vec<(String, String)>,
     log: bool,
+    objects: Vec<(String, usize)>,
+    delay: Option<Duration>,
 }
 
 fn main() -> ExitCode {
@@ -59,6 +65,8 @@ fn options(arguments: Vec<String>) -> Result<Options, String> {
         buckets: Vec::new(),
         keys: Vec::new(),
         log: false,
+        objects: Vec::new(),
+        delay: None,
     };
     let mut arguments = arguments.into_iter();
     while let Some(name) = arguments.next() {
@@ -81,6 +89,23 @@ fn options(arguments: Vec<String>) -> Result<Options, String> {
                 options.keys.push((id.to_owned(), secret.to_owned()));
             }
             "--log" => options.log = true,
+            "--objects" => {
+                let objects = value()?;
+                let parsed = objects.split_once(':').and_then(|(bucket, count)| {
+                    Some((bucket.to_owned(), count.parse::<usize>().ok()?))
+                });
+                let parsed = parsed.filter(|(bucket, _)| options.buckets.contains(bucket));
+                options.objects.push(
+                    parsed.ok_or("--objects needs NAME:COUNT, after --bucket with that NAME")?,
+                );
+            }
+            "--delay" => {
+                let time = value()?;
+                let time = time
+                    .parse()
+                    .map_err(|_| format!("not a number of milliseconds: {time}"))?;
+                options.delay = Some(Duration::from_millis(time));
+            }
             _ => return Err(format!("unknown argument: {name}")),
         }
     }
@@ -104,6 +129,14 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
         }
         for (id, secret) in &options.keys {
             store.add_key(id, secret);
+        }
+        for (bucket, count) in &options.objects {
+            for number in 0..*count {
+                store.put(bucket, &format!("object-{number:06}"), "content");
+            }
+        }
+        if let Some(delay) = options.delay {
+            store.inject_everywhere(Fault::Delay(delay));
         }
         if options.log {
             store.watch(|request| {

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -59,6 +60,28 @@ fn serves_until_it_is_told_to_end() {
 }
 
 #[test]
+fn has_objects_and_takes_its_time_where_it_is_told_to() {
+    let mut child = Command::new(STORE)
+        .args(["--bucket", "one", "--key", "ID:secret"])
+        .args(["--objects", "one:3", "--delay", "20"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    let address = line.trim_end().strip_prefix("http://").unwrap();
+    let client = Client::at(address.parse().unwrap(), "ID", "secret");
+    let since = Instant::now();
+    assert_eq!(client.get("/one/object-000002").body, b"content");
+    assert!(since.elapsed() >= Duration::from_millis(20));
+    assert_eq!(client.head("/one/object-000003").status, 404);
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
 fn says_what_is_wrong_with_its_arguments() {
     for (arguments, text) in [
         (
@@ -68,6 +91,8 @@ fn says_what_is_wrong_with_its_arguments() {
         (&["--bucket"], "--bucket needs a value"),
         (&["--key", "ID"], "--key needs ID:SECRET"),
         (&["--listen", "nowhere"], "not an address: nowhere"),
+        (&["--delay", "soon"], "not a number of milliseconds: soon"),
+        (&["--objects", "one:2"], "--objects needs NAME:COUNT"),
         (&["--what"], "unknown argument: --what"),
     ] {
         let output = Command::new(STORE).args(arguments).output().unwrap();
