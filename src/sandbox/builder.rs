@@ -90,9 +90,6 @@ impl Builder {
         let _ = setsid();
         let (start, descriptors) = receive_start(&self.control).context("hear what to run")?;
         let (spec, time_zone) = (start.spec, start.time_zone);
-        for procs in &spec.groups {
-            std::fs::write(procs, "0").with_context(|| format!("join {}", procs.display()))?;
-        }
         limits::set(&mut self.left_out);
         let found = match spec.mode {
             Mode::Off => unconfined::enter(&spec)?,

@@ -14,6 +14,7 @@ use std::net::Shutdown;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -64,6 +65,7 @@ pub fn spawn(spec: &Spec, fuse: OwnedFd, output: OwnedFd) -> Result<Sandboxed> {
     send_start(&sandboxed.control, &start, &descriptors).context("start the sandbox")?;
     drop(descriptors);
     sandboxed.follow(spec.uid)?;
+    sandboxed.join(&spec.groups);
     Ok(sandboxed)
 }
 
@@ -136,6 +138,36 @@ impl Sandboxed {
             Some(Report::Started) if watched => Ok(()),
             None if !watched => Ok(()),
             other => Err(failure(other)),
+        }
+    }
+
+    /// Takes ossfs and its ancestors into the control groups, in a thread: the kernel waits for some ten
+    /// milliseconds before it moves a process, and ossfs takes longer than that until it talks to its
+    /// store. What cannot be done is logged.
+    fn join(&self, groups: &[PathBuf]) {
+        if groups.is_empty() {
+            return;
+        }
+        let pids: Vec<u32> = (0..=self.depth)
+            .filter_map(|depth| descendant(self.child.id(), depth))
+            .collect();
+        let groups = groups.to_vec();
+        let join = move || {
+            for (procs, pid) in groups
+                .iter()
+                .flat_map(|g| pids.iter().map(move |pid| (g, pid)))
+            {
+                match std::fs::write(procs, pid.to_string()) {
+                    // It has ended already.
+                    Err(e) if e.raw_os_error() != Some(Errno::ESRCH as i32) => {
+                        log::warn!("ossfs is not bounded: join {}: {e}", procs.display());
+                    }
+                    _ => {}
+                }
+            }
+        };
+        if let Err(e) = std::thread::Builder::new().spawn(join) {
+            log::warn!("ossfs is not bounded: start a thread: {e}");
         }
     }
 
