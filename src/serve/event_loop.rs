@@ -1,18 +1,20 @@
 //! The event loop of a volume's process: one thread that waits for the kernel, the daemon, clients
 //! and signals, has the relay decide, and replaces a daemon that has ended.
 
-use crate::sandbox::{End, Group, LiveFiles, Spec};
+mod replace;
+
+use crate::sandbox::{Group, LiveFiles, Spec};
 use crate::serve::connection::{self, Read};
 use crate::serve::control::timespec;
-use crate::serve::daemon::{self, Daemon, Received};
+use crate::serve::daemon::Daemon;
 use crate::serve::ends::Ends;
 use crate::serve::lost::{LostRequests, Verdict};
 use crate::serve::protocol::{State, Status};
-use crate::serve::relay::{self, Relay};
+use crate::serve::relay::Relay;
 use crate::serve::shared::Shared;
 use crate::serve::shutdown;
 use crate::serve::signals::Signals;
-use crate::serve::starts::{self, Starts};
+use crate::serve::starts::Starts;
 use anyhow::{Context as _, Result};
 use rustix::event::{PollFd, PollFlags, poll};
 use std::os::fd::AsFd as _;
@@ -211,84 +213,6 @@ impl EventLoop {
         })
     }
 
-    /// When the daemon is to be killed if it does not answer until then.
-    fn hung_at(&self, relay: &relay::Status) -> Option<Instant> {
-        let daemon = self.ends.daemon.as_ref()?;
-        let since = relay.unanswered_since.filter(|_| relay.answered)?;
-        match daemon.killed {
-            true => None,
-            false => since.checked_add(self.hung_after),
-        }
-    }
-
-    /// Starts a daemon if there is none and it is time.
-    fn start_if_due(&mut self) {
-        let now = Instant::now();
-        if self.ends.daemon.is_some() || self.quitting || self.next_start.is_none_or(|at| at > now)
-        {
-            return;
-        }
-        self.next_start = None;
-        self.status.starts += 1;
-        let started = daemon::empty(&self.emptied).and_then(|()| Daemon::start(&self.spec, now));
-        match started {
-            Ok(daemon) => {
-                log::info!(
-                    "started {} as process {}",
-                    self.spec.program.display(),
-                    daemon.pid()
-                );
-                let lacks = daemon.process().left_out();
-                if lacks != self.status.sandbox_lacks {
-                    log::warn!("this node's sandbox lacks: {}", lacks.join(", "));
-                    self.status.sandbox_lacks = lacks.to_vec();
-                }
-                self.ends.daemon = Some(daemon);
-                self.relay.daemon_started(now, &mut self.ends);
-                self.publish();
-            }
-            Err(e) => {
-                log::error!("start {}: {e:#}", self.spec.program.display());
-                self.status.state = State::Failed {
-                    exit: None,
-                    signal: None,
-                    output: format!("{e:#}"),
-                };
-                self.next_start =
-                    Some(now + self.starts.ended(Duration::ZERO, starts::AFTER_FAILURE));
-                self.publish();
-            }
-        }
-    }
-
-    /// Passes up to `most` answers of the daemon on.
-    fn take_answers(&mut self, now: Instant, most: usize) {
-        for _ in 0..most {
-            let Some(daemon) = &mut self.ends.daemon else {
-                return;
-            };
-            if daemon.broken {
-                return;
-            }
-            let fault = match daemon.receive(&mut self.buffer) {
-                Received::Nothing => return,
-                Received::TooLong(length) => format!("a message of {length} bytes"),
-                Received::Message(length) => {
-                    let message = &mut self.buffer[..length];
-                    match self.relay.from_daemon(message, now, &mut self.ends) {
-                        Ok(()) => continue,
-                        Err(fault) => fault.to_string(),
-                    }
-                }
-            };
-            if let Some(daemon) = &mut self.ends.daemon {
-                daemon.broken = true;
-            }
-            self.kill_daemon(&format!("it broke the protocol: {fault}"));
-            return;
-        }
-    }
-
     /// Has the relay take up to `BATCH` requests. True once the connection has ended.
     fn take_requests(&mut self, now: Instant) -> Result<bool> {
         for _ in 0..BATCH {
@@ -305,70 +229,6 @@ impl EventLoop {
             }
         }
         Ok(false)
-    }
-
-    /// Notes a daemon that has begun to serve, and kills one that hangs.
-    fn look_after_daemon(&mut self, relay: &relay::Status, now: Instant) {
-        let hung = self.hung_at(relay).is_some_and(|at| at <= now);
-        let Some(daemon) = &mut self.ends.daemon else {
-            return;
-        };
-        if relay.answered && !daemon.has_served() && !daemon.broken {
-            daemon.serves(now);
-            self.status.state = State::Served;
-            self.publish();
-        }
-        if hung {
-            let seconds = self.hung_after.as_secs();
-            self.kill_daemon(&format!("it has not answered a statfs for {seconds} s"));
-        }
-    }
-
-    fn kill_daemon(&mut self, why: &str) {
-        if let Some(daemon) = &mut self.ends.daemon
-            && !daemon.killed
-        {
-            log::warn!("ending process {}: {why}", daemon.pid());
-            self.status.killed += 1;
-            daemon.kill();
-        }
-    }
-
-    /// Deals with a daemon that has ended: takes what it still answered, and has another started.
-    fn find_end(&mut self, now: Instant) -> Result<()> {
-        let Some(daemon) = &mut self.ends.daemon else {
-            return Ok(());
-        };
-        let Some(end) = daemon.find_end()? else {
-            return Ok(());
-        };
-        self.take_answers(now, usize::MAX);
-        let Some(mut daemon) = self.ends.daemon.take() else {
-            return Ok(());
-        };
-        daemon.take_output(now);
-        let served = daemon.time_in_service(now);
-        let longest = match end {
-            _ if daemon.has_served() => starts::AFTER_SERVICE,
-            End::Killed(_) => starts::AFTER_KILL,
-            End::Exited(_) => starts::AFTER_FAILURE,
-        };
-        let pause = self.starts.ended(served, longest);
-        log::warn!(
-            "process {} {end} after serving for {} s; the next starts in {} ms",
-            daemon.pid(),
-            served.as_secs(),
-            pause.as_millis()
-        );
-        self.status.ends += 1;
-        self.status.state = match daemon.has_served() {
-            true => State::Starting,
-            false => daemon::failed(&end, daemon.printed()),
-        };
-        self.next_start = Some(now + pause);
-        self.relay.daemon_ended(now, &mut self.ends);
-        self.publish();
-        Ok(())
     }
 
     /// Does what clients wish.
@@ -438,40 +298,6 @@ impl EventLoop {
         match connection::is_mounted(&self.staging) {
             true => Outcome::Aborted,
             false => Outcome::Ended,
-        }
-    }
-
-    /// Lets the daemon finish and waits for its end, however long it takes: it may be uploading.
-    /// A second signal ends it at once.
-    fn finish(&mut self) -> Result<()> {
-        let Some(mut daemon) = self.ends.daemon.take() else {
-            return Ok(());
-        };
-        daemon.hang_up();
-        if !daemon.has_served() {
-            // Nothing was written through it, and it may wait for a store that does not answer.
-            daemon.kill();
-        }
-        loop {
-            if daemon.find_end()?.is_some() {
-                daemon.take_output(Instant::now());
-                log::info!("process {} ended after the unmount", daemon.pid());
-                return Ok(());
-            }
-            let signals = self.signals.as_fd();
-            let mut fds = [
-                PollFd::from_borrowed_fd(daemon.ended(), PollFlags::IN),
-                PollFd::from_borrowed_fd(daemon.output().unwrap_or(signals), PollFlags::IN),
-                PollFd::from_borrowed_fd(signals, PollFlags::IN),
-            ];
-            match poll(&mut fds, None) {
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                Err(e) => return Err(e).context("wait for the daemon"),
-            }
-            daemon.take_output(Instant::now());
-            if self.signals.came() {
-                daemon.kill();
-            }
         }
     }
 }
