@@ -26,6 +26,7 @@ pub mod client;
 mod connection;
 mod control;
 mod daemon;
+mod daemon_spec;
 mod descriptors;
 mod ends;
 mod event_loop;

@@ -17,8 +17,8 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use support::{
-    Container, EndOnDrop, Fault, PATIENCE, Propagation, Sandbox, Settings, mounter, with_sandbox,
-    with_settings,
+    Container, EndOnDrop, Fault, PATIENCE, Propagation, Sandbox, Settings, kernel_sends_again,
+    mounter, with_sandbox, with_settings,
 };
 
 const DRIVER: &str = env!("CARGO_BIN_EXE_oss");
@@ -369,15 +369,6 @@ fn the_process_of_a_volume_may_be_killed() {
         drop(container);
         node.unmount(&target).success();
     });
-}
-
-/// Whether the kernel hands over again what a process had not answered: Linux 6.9 and later.
-fn kernel_sends_again() -> bool {
-    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
-    let mut numbers = release
-        .split(['.', '-'])
-        .map_while(|n| n.parse::<u32>().ok());
-    (numbers.next(), numbers.next()) >= (Some(6), Some(9))
 }
 
 #[test]

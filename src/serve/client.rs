@@ -42,6 +42,15 @@ pub fn try_now(volume: &Path, deadline: Instant) -> Result<Status> {
     call(volume, Call::Try, deadline)
 }
 
+/// Has the process of the volume at `volume` read its plan again. What is wrong with that is in its log,
+/// and then nothing is changed.
+///
+/// # Errors
+/// As those of `wait`.
+pub fn reload(volume: &Path, deadline: Instant) -> Result<Status> {
+    call(volume, Call::Reload, deadline)
+}
+
 /// Has the process of the volume at `volume` unmount the staging directory, let its daemon finish,
 /// and end. It may still be running when this returns.
 ///

@@ -202,6 +202,7 @@ impl Client {
                 let wish = shared.wish(Wishes {
                     publish: true,
                     start: matches!(call, Call::Wait | Call::Try),
+                    reload: call == Call::Reload,
                     quit: call == Call::Quit,
                 });
                 self.call = Some((call, wish));

@@ -7,8 +7,10 @@ use crate::sandbox::{Group, LiveFiles, Spec};
 use crate::serve::connection::{self, Read};
 use crate::serve::control::timespec;
 use crate::serve::daemon::Daemon;
+use crate::serve::daemon_spec::spec;
 use crate::serve::ends::Ends;
 use crate::serve::lost::{LostRequests, Verdict};
+use crate::serve::plan::Plan;
 use crate::serve::protocol::{State, Status};
 use crate::serve::relay::Relay;
 use crate::serve::shared::Shared;
@@ -242,6 +244,11 @@ impl EventLoop {
                 self.next_start = Some(Instant::now());
             }
         }
+        if wishes.reload
+            && let Err(e) = self.reload()
+        {
+            log::error!("read the plan again: {e:#}");
+        }
         if wishes.quit {
             log::info!("asked to end by a client");
             self.quit();
@@ -249,6 +256,20 @@ impl EventLoop {
         if wishes.publish {
             self.publish();
         }
+    }
+
+    /// Takes over what can be changed while the volume is mounted.
+    fn reload(&mut self) -> Result<()> {
+        let volume = self.staging.parent().unwrap_or(&self.staging);
+        let plan = Plan::read(volume)?;
+        let groups = std::mem::take(&mut self.spec.groups);
+        self.spec = spec(&plan, volume)?;
+        self.spec.groups = groups;
+        self.emptied.clone_from(&plan.emptied);
+        self.hung_after = plan.hung_after();
+        self.relay.set_request_timeout(plan.request_timeout());
+        log::info!("read the plan again");
+        Ok(())
     }
 
     /// Begins to end: no further request is read, those under way are answered.

@@ -1,5 +1,5 @@
 //! What a volume's process needs to know: the content of `serve.json` in the volume's directory,
-//! written by the mount call before the process starts and never changed afterwards.
+//! written by the mount call before the process starts, and read again when that is asked to (`reload`).
 
 use crate::config::LogLevel;
 use anyhow::{Context as _, Result, bail};

@@ -28,6 +28,9 @@ pub(crate) enum Call {
     Wait,
     /// The state, at once; a start that is held back is made now.
     Try,
+    /// The state, at once; the plan is read again. What the next start of the daemon is made of holds
+    /// from that on, the times at once; what the kernel was told once cannot be changed.
+    Reload,
     /// The state, at once; then the staging directory is unmounted and the process ends.
     Quit,
 }

@@ -233,6 +233,11 @@ impl Relay {
         }
     }
 
+    /// Changes how long a request may wait while no daemon answers.
+    pub fn set_request_timeout(&mut self, time: Option<Duration>) {
+        self.settings.request_timeout = time;
+    }
+
     /// Whether another message may be read from /dev/fuse.
     pub fn wants_kernel(&self) -> bool {
         self.outgoing.is_empty()

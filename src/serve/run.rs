@@ -1,9 +1,10 @@
 //! From `oss serve`'s arguments to a volume that is served: descriptors, plan, connection, tables.
 
 use crate::logging;
-use crate::sandbox::{Group, LiveFiles, Mode, Reachable, Spec};
+use crate::sandbox::{Group, LiveFiles};
 use crate::serve::bare::Bare;
 use crate::serve::connection::{self, Control};
+use crate::serve::daemon_spec::{LIVE, SANDBOX, STAGING, spec};
 use crate::serve::ends::Ends;
 use crate::serve::event_loop::{EventLoop, Outcome};
 use crate::serve::journal::{self, Journal, Left};
@@ -22,20 +23,12 @@ use crate::sys::root_only;
 use crate::text::strip_control;
 use anyhow::{Context as _, Result};
 use std::ffi::OsString;
-use std::fs::DirBuilder;
 use std::io::{ErrorKind, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
-
-/// The directories that the process makes in that of the volume.
-const SANDBOX: &str = "sandbox";
-const LIVE: &str = "live";
-/// Where the volume is mounted.
-const STAGING: &str = "staging";
 
 pub(crate) fn main(args: impl IntoIterator<Item = OsString>, on_new_mount: &dyn Fn()) -> ExitCode {
     let Some((role, volume)) = Role::parse(args) else {
@@ -279,43 +272,6 @@ fn restore(volume: &Path, settings: Settings, fuse: BorrowedFd<'_>) -> Result<(R
         Ok(()) => Ok((relay(&[])?, true)),
         Err(_) => Ok((restored, false)),
     }
-}
-
-/// How the daemon is run; makes the directories that it needs.
-fn spec(plan: &Plan, volume: &Path) -> Result<Spec> {
-    let make = |name: &str| {
-        let path = volume.join(name);
-        match DirBuilder::new().mode(0o700).create(&path) {
-            Err(e) if e.kind() != ErrorKind::AlreadyExists => {
-                Err(e).with_context(|| format!("make directory {}", path.display()))
-            }
-            _ => Ok(path),
-        }
-    };
-    let uid = plan.sandbox.uid;
-    let reachable = plan.sandbox.reachable.iter();
-    Ok(Spec {
-        program: plan.program.clone(),
-        arguments: plan.arguments.clone(),
-        mount_point: volume.join(STAGING),
-        uid,
-        root: make(SANDBOX)?,
-        temporary: plan.temporary.clone(),
-        key_file: plan.sandbox.key_file.clone(),
-        reachable: reachable
-            .map(|(path, writable)| Reachable {
-                path: path.clone(),
-                writable: *writable,
-            })
-            .collect(),
-        live_files: volume.join(LIVE),
-        groups: Vec::new(),
-        mode: match plan.sandbox.on {
-            true => Mode::Full,
-            false => Mode::Off,
-        },
-        helper: "/proc/self/exe".into(),
-    })
 }
 
 /// The control group that bounds ossfs's memory where no unit of systemd does; None where there cannot

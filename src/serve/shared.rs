@@ -31,6 +31,8 @@ pub(crate) struct Wishes {
     pub(crate) publish: bool,
     /// Make a start now that is held back.
     pub(crate) start: bool,
+    /// Read the plan again.
+    pub(crate) reload: bool,
     /// Unmount and end.
     pub(crate) quit: bool,
 }
@@ -74,6 +76,7 @@ impl Shared {
             let mut state = self.lock();
             state.wishes.publish |= wishes.publish;
             state.wishes.start |= wishes.start;
+            state.wishes.reload |= wishes.reload;
             state.wishes.quit |= wishes.quit;
             state.wished += 1;
             state.wished

@@ -25,7 +25,7 @@ pub use container::{Container, ContainerOptions, Propagation};
 pub use driver_watcher::{DriverWatcher, fingerprint};
 pub use kubelet::{Answer, Call, Killer, Kubelet, Status, volume_options};
 pub use mount_table::{Mount, OWN_TABLE};
-pub use process::{EndOnDrop, PATIENCE, Pidfd, Process, Stream, wait_until};
+pub use process::{EndOnDrop, PATIENCE, Pidfd, Process, Stream, kernel_sends_again, wait_until};
 pub use programs::{beside, copy_program, example, finish, installer};
 pub use ptrace::kill_after;
 pub use sandbox::{Sandbox, Settings, with_sandbox, with_settings};

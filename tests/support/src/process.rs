@@ -214,3 +214,13 @@ impl Drop for Process {
         let _ = self.child.wait();
     }
 }
+
+/// Whether the kernel hands over again what a process had not answered: Linux 6.9 and later.
+#[must_use]
+pub fn kernel_sends_again() -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut numbers = release
+        .split(['.', '-'])
+        .map_while(|n| n.parse::<u32>().ok());
+    (numbers.next(), numbers.next()) >= (Some(6), Some(9))
+}
