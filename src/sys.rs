@@ -7,3 +7,4 @@ pub(crate) mod helper;
 pub mod lock;
 pub mod process;
 pub mod root_only;
+pub(crate) mod tree;

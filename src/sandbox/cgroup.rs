@@ -39,6 +39,16 @@ impl Group {
         Ok(None)
     }
 
+    /// Removes the group named `name` that a process which was killed has left, if all its processes have
+    /// ended.
+    pub fn remove(name: &str) {
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        for hierarchy in hierarchies(&mounts) {
+            // As a rule there is none.
+            let _ = std::fs::remove_dir(hierarchy.parent().join(name));
+        }
+    }
+
     /// The file that takes a process into the group: for [`Spec`](super::spec::Spec).
     pub fn procs(&self) -> PathBuf {
         self.directory.join("cgroup.procs")
@@ -53,18 +63,26 @@ impl Drop for Group {
 }
 
 impl Hierarchy {
-    fn create(&self, name: &str, memory: u64) -> Result<Option<Group>> {
-        let root = match self {
+    fn root(&self) -> &Path {
+        match self {
             Self::First(root) | Self::Second(root) => root,
-        };
-        let parent = root.join(PARENT);
+        }
+    }
+
+    /// The directory of all groups made here.
+    fn parent(&self) -> PathBuf {
+        self.root().join(PARENT)
+    }
+
+    fn create(&self, name: &str, memory: u64) -> Result<Option<Group>> {
+        let parent = self.parent();
         let (file, more) = match self {
             Self::First(_) => ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes"),
             Self::Second(_) => ("memory.max", "memory.swap.max"),
         };
         if matches!(self, Self::Second(_)) {
             // It is on already, or the controller is in a hierarchy of its own: then no file is there.
-            let _ = std::fs::write(root.join("cgroup.subtree_control"), "+memory");
+            let _ = std::fs::write(self.root().join("cgroup.subtree_control"), "+memory");
         }
         make(&parent)?;
         if matches!(self, Self::Second(_)) {

@@ -4,6 +4,7 @@ use crate::sandbox::{self, End, Sandboxed, Spec};
 use crate::serve::descriptors;
 use crate::serve::output::Output;
 use crate::serve::protocol::State;
+use crate::sys::tree;
 use anyhow::{Context as _, Result};
 use rustix::net::sockopt::{
     set_socket_recv_buffer_size, set_socket_recv_buffer_size_force, set_socket_send_buffer_size,
@@ -57,17 +58,7 @@ pub(crate) enum Received {
 /// What cannot be removed; the next daemon would take it for what is in the store.
 pub(crate) fn empty(paths: &[PathBuf]) -> Result<()> {
     for path in paths {
-        for entry in std::fs::read_dir(path).with_context(|| format!("list {}", path.display()))? {
-            let entry = entry
-                .with_context(|| format!("list {}", path.display()))?
-                .path();
-            let is_directory = entry.symlink_metadata().is_ok_and(|meta| meta.is_dir());
-            match is_directory {
-                true => std::fs::remove_dir_all(&entry),
-                false => std::fs::remove_file(&entry),
-            }
-            .with_context(|| format!("remove {}", entry.display()))?;
-        }
+        tree::empty(path).with_context(|| format!("empty {}", path.display()))?;
     }
     Ok(())
 }

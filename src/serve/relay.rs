@@ -297,6 +297,11 @@ impl Relay {
         for node in self.nodes.iter().filter(|node| node.id != wire::ROOT) {
             each(&node.to_record());
         }
+        for (_, request) in self.requests.slots().filter(|(_, it)| it.is_sent()) {
+            if let Some(node) = self.replaces(request) {
+                each(&node.to_record_gone());
+            }
+        }
         let open = self.handles.iter();
         for (id, handle) in open.filter(|(_, handle)| handle.closing.is_none()) {
             each(&handle.to_record(id));

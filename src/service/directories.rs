@@ -2,6 +2,7 @@
 //! (`allowedOptions`), beyond what every sandbox has.
 
 use crate::options::option::MountOption;
+use crate::sys::tree;
 use anyhow::{Context as _, Result};
 use nix::unistd::{Gid, Uid, fchown};
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -108,7 +109,7 @@ fn give(file: &File, path: &Path, uid: u32) -> Result<()> {
 /// Removes the directory at `path` with all that is in it, if it is there. Symbolic links in it are
 /// removed and not followed.
 pub(crate) fn remove_directory(path: &Path) -> Result<()> {
-    match std::fs::remove_dir_all(path) {
+    match tree::empty(path).and_then(|()| std::fs::remove_dir(path)) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
             Err(e).with_context(|| format!("remove {}", path.display()))
         }

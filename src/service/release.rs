@@ -3,6 +3,7 @@
 use crate::kubelet::target::Target;
 use crate::mounts::{directory, unmount};
 use crate::ossfs::systemd;
+use crate::sandbox::Group;
 use crate::serve::client;
 use crate::service::directories;
 use crate::state::volume::Volume;
@@ -123,6 +124,8 @@ fn remove_directories(volume: &Volume) -> Result<()> {
         }
         volume.remove_plan()?;
     }
+    // Left by a process that was killed.
+    Group::remove(volume.id());
     volume.remove()
 }
 

@@ -176,7 +176,7 @@ impl std::fmt::Display for JournalError {
     fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             to,
-            "not a journal of this version: expected it to begin with \"oss-nodes 1\""
+            "damaged, or not a journal of this version, which begins with \"oss-nodes 1\""
         )
     }
 }
@@ -194,23 +194,29 @@ pub(super) struct Told<'a> {
     pub(super) handles: HashMap<u64, Record<'a>>,
 }
 
-/// Reads the records up to the first that is not whole.
+/// Reads the records; the last may be cut. An error where one is not as it was written: half of what
+/// was known would make a successor believe wrong things, or wait for ever.
 pub(super) fn read(journal: &[u8]) -> Result<Told<'_>, JournalError> {
     let mut rest = journal.strip_prefix(JOURNAL_HEADER).ok_or(JournalError)?;
     let mut told = Told::default();
     while rest.len() > FRAME {
         let (length, sum) = (u32_at(rest, 0) as usize, u32_at(rest, 4));
-        let Some(payload) = rest.get(FRAME..FRAME + length.min(LONGEST)) else {
-            break;
-        };
-        if payload.len() != length || checksum(payload) != sum {
-            break;
+        if length > LONGEST {
+            return Err(JournalError);
         }
-        let Some(record) = Record::decode(payload) else {
+        let Some(payload) = rest.get(FRAME..FRAME + length) else {
+            // Cut: the process was killed as it wrote.
             break;
         };
-        told.take(record);
+        if checksum(payload) != sum {
+            return Err(JournalError);
+        }
+        told.take(Record::decode(payload).ok_or(JournalError)?);
         rest = &rest[FRAME + length..];
+    }
+    if told.agreed.is_none() && journal.len() > JOURNAL_HEADER.len() {
+        // Without it no daemon could be told INIT, and nothing would ever be answered.
+        return Err(JournalError);
     }
     Ok(told)
 }
@@ -326,7 +332,15 @@ mod tests {
         }
         let mut broken = journal.clone();
         broken[ends[0] + 12] ^= 1;
-        assert_eq!(read(&broken).unwrap().nodes.len(), 0);
+        assert_eq!(read(&broken).unwrap_err(), JournalError);
+    }
+
+    #[test]
+    fn refuses_what_says_nothing_of_init() {
+        let mut journal = JOURNAL_HEADER.to_vec();
+        assert!(read(&journal).unwrap().agreed.is_none());
+        Record::Gone { id: 8 }.encode(&mut journal);
+        assert_eq!(read(&journal).unwrap_err(), JournalError);
     }
 
     #[test]
@@ -337,7 +351,7 @@ mod tests {
             let mut journal = JOURNAL_HEADER.to_vec();
             journal.extend_from_slice(&length.to_ne_bytes());
             journal.extend_from_slice(&[0; 40]);
-            assert!(read(&journal).unwrap().nodes.is_empty());
+            assert_eq!(read(&journal).unwrap_err(), JournalError, "{length}");
         }
     }
 }

@@ -33,6 +33,10 @@ impl Relay {
             if request.opcode == Opcode::Lookup && error == ENOENT {
                 self.name_is_gone(request.node, name(request), link);
             }
+            if let Some(node) = self.replaces(request) {
+                // It was recorded as gone.
+                link.record(&node.to_record());
+            }
             return Ok(());
         }
         match request.opcode.body() {
@@ -214,6 +218,15 @@ impl Relay {
         }
     }
 
+    /// What has the new name of `request`, if that is a RENAME.
+    pub(super) fn replaces(&self, request: &Request) -> Option<&Node> {
+        if request.opcode != Opcode::Rename {
+            return None;
+        }
+        self.nodes
+            .get(self.nodes.child(request.other, new_name(request))?)
+    }
+
     /// What had a RENAME's new name has it no more.
     pub(super) fn replaced(&mut self, request: &Request, link: &mut dyn Link) {
         if let Some(id) = self.nodes.child(request.other, new_name(request)) {
@@ -330,6 +343,18 @@ impl Node {
             lookups: self.lookups,
             kind: self.kind,
             deleted: self.deleted,
+            name: &self.name,
+        }
+    }
+
+    /// The same, without a name from now on.
+    pub(super) fn to_record_gone(&self) -> Record<'_> {
+        Record::Node {
+            id: self.id,
+            parent: self.parent,
+            lookups: self.lookups,
+            kind: self.kind,
+            deleted: true,
             name: &self.name,
         }
     }

@@ -134,6 +134,7 @@ impl Relay {
         if self.translate(slot, message).is_none() {
             return self.fail(slot, EIO, link);
         }
+        self.record_replaced(slot, link);
         let unique = self.requests.send(slot, self.now);
         set_u64(message, wire::request::UNIQUE, unique);
         if let Some(handle) = self
@@ -144,6 +145,14 @@ impl Relay {
             handle.users += 1;
         }
         self.post(message, link);
+    }
+
+    /// Before a RENAME is sent, the journal has what it replaces as gone: a successor of this process
+    /// does not hear how it ended, and who has that file open must not get another's bytes.
+    fn record_replaced(&self, slot: usize, link: &mut dyn Link) {
+        if let Some(node) = self.requests.get(slot).and_then(|it| self.replaces(it)) {
+            link.record(&node.to_record_gone());
+        }
     }
 
     /// Writes the daemon's numbers into the message; none where one is not known.

@@ -6,6 +6,7 @@ mod hostile;
 mod listings;
 mod passing;
 mod process;
+mod successor;
 mod traffic;
 mod waits;
 mod world;
