@@ -33,7 +33,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 pub(crate) fn run(args: &Args) {
     let seed = args.seed.expect("a seed");
     let settings = Settings::config(json!({
-        "mountTimeoutSeconds": 8, "unmountTimeoutSeconds": 8, "abortHungAfterSeconds": 1,
+        "mountTimeoutSeconds": 8, "unmountTimeoutSeconds": 8, "hungAfterSeconds": 1,
     }));
     with_settings(&args.driver.to_string_lossy(), &settings, |node| {
         let again = args.again(seed);
@@ -131,12 +131,15 @@ fn settle_and_check(world: &World) -> String {
     drop(limit);
 
     world.history.note("checking");
-    let since = Instant::now();
+    let mut since = Instant::now();
     loop {
         let expected = expected(world);
         let containers: Vec<u32> = expected.containers.iter().copied().collect();
         let found = Snapshot::read(&world.paths, &containers);
         let wrong = check(&found, &expected);
+        if !wrong.is_empty() && world.pods.iter().any(|pod| pod.restart_if_dead(world)) {
+            since = Instant::now();
+        }
         if wrong.is_empty() {
             break;
         }
