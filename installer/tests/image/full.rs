@@ -13,12 +13,13 @@ use support::{Container, Propagation};
 
 const PLUGINS: &str = "/var/lib/kubelet/volumeplugins";
 /// What the installer and the driver may change, and nobody else does.
-const WATCHED: [&str; 6] = [
+const WATCHED: [&str; 7] = [
     "/etc",
     "/opt",
     "/run/alicloud-oss",
     "/run/systemd/system",
     "/usr",
+    "/var/lib/alicloud-oss",
     PLUGINS,
 ];
 

@@ -106,8 +106,9 @@ securityContext:
     - DAC_OVERRIDE
     # To give a volume's ossfs, which is not root, its own key file and directories, and
     - CHOWN
-    # to map its ids in its user namespace.
+    # to map its user in its user namespace, and
     - SETUID
+    # its group.
     - SETGID
     {{- end }}
   {{- end }}
