@@ -163,6 +163,11 @@ pub(crate) fn round(number: u64, [acted, settled]: [Duration; 2], counts: &str, 
     );
 }
 
+/// Prints how many cases of `deaths` there were, of how many.
+pub(crate) fn deaths(died: usize, all: usize) {
+    println!("{} of {all} deaths by use and place", died.min(all));
+}
+
 /// Prints the last line of a run in which everything was right.
 pub(crate) fn done(rounds: u64, seed: u64) {
     println!("{rounds} rounds from seed {seed}: nothing lost, nothing left");
