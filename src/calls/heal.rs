@@ -6,6 +6,7 @@
 //! leaves alone.
 
 use crate::config::Config;
+use crate::ossfs::systemd;
 use crate::service::sweep::sweep;
 use crate::service::{ensure, targets};
 use crate::state::directory::StateDirectory;
@@ -50,7 +51,15 @@ fn heal_one(volume: &Volume, config: &Config) -> Result<Option<String>> {
     if !volume.is_used()? || volume.running_daemon()?.is_some() {
         return Ok(None);
     }
-    ensure::ensure_served(volume, &lock, deadline)?;
+    if let Err(e) = ensure::ensure_served(volume, &lock, deadline) {
+        // It may lack what this caller lacks, as in a Pod: the next call starts one of its own.
+        if let Some(process) = volume.running_daemon()?
+            && !systemd::is_running()
+        {
+            process.kill();
+        }
+        return Err(e);
+    }
     Ok(Some(format!(
         "a new process serves it; running containers keep the dead mount unless it is propagated to \
          them: restart the Pods {}",

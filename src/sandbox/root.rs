@@ -258,8 +258,10 @@ fn become_root(tree: &Tree) -> Result<()> {
     // The old root comes to lie over the new one, and is detached from there (pivot_root(2)).
     match pivot_root(".", ".").map_err(|e| Errno::from_raw(e.raw_os_error())) {
         Ok(()) => umount2(".", MntFlags::MNT_DETACH).context("detach the node's root directory")?,
-        // The node runs from its initial RAM disk, whose root cannot be replaced.
-        Err(Errno::EINVAL) => {
+        // The node runs from its initial RAM disk, whose root cannot be replaced; or a filter of system
+        // calls refuses it to a container's processes, as that of containerd does. What lies below is
+        // out of reach for who has no capability.
+        Err(Errno::EINVAL | Errno::EPERM | Errno::ENOSYS) => {
             mount(Some("."), "/", UNUSED, MsFlags::MS_MOVE, UNUSED)
                 .context("move the new root directory")?;
             chroot(".").context("change the root directory")?;

@@ -136,8 +136,9 @@ impl Tree {
         let what = || format!("write {} in the sandbox", path.display());
         let mut file = create(&place, mode).with_context(what)?;
         file.write_all(content).with_context(what)?;
-        fchown(&file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(uid))).with_context(what)?;
-        chmod(&place, mode).with_context(what)
+        // The mode first: for a file of another user it would need CAP_FOWNER.
+        chmod(&place, mode).with_context(what)?;
+        fchown(&file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(uid))).with_context(what)
     }
 }
 

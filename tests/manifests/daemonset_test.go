@@ -16,7 +16,7 @@ import (
 // added are the capabilities of each shape.
 var added = map[string][]corev1.Capability{
 	"minimal": nil,
-	"full":    {"DAC_OVERRIDE", "SYS_ADMIN", "SYS_CHROOT", "SYS_PTRACE"},
+	"full":    {"CHOWN", "DAC_OVERRIDE", "SETGID", "SETUID", "SYS_ADMIN", "SYS_CHROOT", "SYS_PTRACE"},
 }
 
 // TestEveryInstallerIsConfined: what holds for both shapes, by whichever way they are installed.

@@ -15,12 +15,11 @@ const MOUNT: [&str; 4] = [
     "serve: served",
 ];
 /// Where an unmount may be killed after that.
-const UNMOUNT: [&str; 6] = [
+const UNMOUNT: [&str; 5] = [
     "unmount: target unmounted",
     "release: unregistered",
     "remove: about to end",
-    "end: daemon record removed",
-    "end: staging unmounted",
+    "remove: staging unmounted",
     "remove: ended",
 ];
 

@@ -5,19 +5,21 @@ use crate::host::{self, Host};
 use crate::kubelet::{self, Kubelet};
 use crate::manifest::PodSpec;
 use crate::oci;
-use crate::pod::Pod;
+use crate::pod::{self, Pod};
 use crate::volume::{CONFIG, Volume};
+use nix::errno::Errno;
 use std::collections::BTreeSet;
-use support::Propagation;
+use support::{Container, Propagation};
 
 const PLUGINS: &str = "/var/lib/kubelet/volumeplugins";
 /// What the installer and the driver may change, and nobody else does.
-const WATCHED: [&str; 6] = [
+const WATCHED: [&str; 7] = [
     "/etc",
     "/opt",
     "/run/alicloud-oss",
     "/run/systemd/system",
     "/usr",
+    "/var/lib/alicloud-oss",
     PLUGINS,
 ];
 
@@ -80,19 +82,28 @@ fn the_full_pod_serves_a_node_with_systemd_and_leaves_it_as_it_was() {
     // The installed driver serves a volume, and systemd its daemon.
     let volume = Volume::mount(&host, PLUGINS, "uid-1");
     let containers = [Propagation::Private, Propagation::Slave].map(|kind| volume.container(kind));
-    let daemon = volume.daemon();
     let units = || {
         node.systemctl(&["list-units", "--plain", "--no-legend", "alicloud-oss@*"])
             .unwrap()
     };
     assert!(units().contains("active running"), "{}", units());
-    volume.kill_daemon();
-    for container in &containers {
-        host.wait_until("the volume is healed", || {
-            std::fs::read(container.path("file")).is_ok_and(|content| content == b"content")
-        });
-    }
-    assert_ne!(volume.daemon(), daemon);
+    let unit = units().split_whitespace().next().unwrap().to_owned();
+    let serve = || node.property(&unit, "MainPID").unwrap();
+    let (before_death, ossfs) = (serve(), volume.ossfs());
+    // The mount outlives ossfs, and what is in the containers.
+    volume.kill(&ossfs);
+    assert_reads(&containers);
+    assert_ne!(volume.ossfs(), ossfs);
+    assert_eq!(serve(), before_death);
+    // And the process that serves it, which systemd starts again.
+    volume.kill(&before_death);
+    assert_reads(&containers);
+    host.wait_until("the unit is active", || units().contains("active running"));
+    assert_ne!(serve(), before_death);
+    // One that was stopped is served anew, for all who see what is mounted later.
+    node.systemctl(&["stop", &unit]).unwrap();
+    pod.read_until("a new process serves it");
+    assert_reads(&containers[1..]);
     drop(containers);
     pod.assert_within_memory(&spec);
     let (status, log) = pod.terminate();
@@ -140,40 +151,46 @@ fn the_full_pod_heals_where_no_systemd_runs() {
     pod.wait_ready();
     let volume = Volume::mount(&host, PLUGINS, "uid-1");
     let containers = [Propagation::Private, Propagation::Slave].map(|kind| volume.container(kind));
-    for _ in 0..2 {
-        let daemon = volume.daemon();
-        volume.kill_daemon();
-        let log = pod.read_until("a new daemon serves it").join("\n");
-        assert!(!log.contains("WARN") && !log.contains("ERROR"), "{log}");
-        for container in &containers {
-            assert_eq!(std::fs::read(container.path("file")).unwrap(), b"content");
-        }
-        assert_ne!(volume.daemon(), daemon);
+    // Neither the end of ossfs nor that of its parent has to be healed.
+    for pid in [volume.ossfs(), volume.child()] {
+        volume.kill(&pid);
+        assert_reads(&containers);
     }
-    // One that hangs is ended where the node configuration says so.
-    let hung = volume.daemon();
-    host.run(&["kill", "-STOP", &hung]);
-    pod.read_until("a new daemon serves it");
-    assert_ne!(volume.daemon(), hung);
-    // The daemon is the host's, not the Pod's.
+    for _ in 0..2 {
+        volume.kill_all();
+        let log = pod.read_until("a new process serves it").join("\n");
+        assert!(!log.contains("WARN") && !log.contains("ERROR"), "{log}");
+        assert_reads(&containers[1..]);
+        assert_reads(&[volume.container(Propagation::Private)]);
+        // Who was there before and sees nothing that is mounted later has to be started again.
+        let dead = std::fs::read(containers[0].path("file")).unwrap_err();
+        assert_eq!(dead.raw_os_error(), Some(Errno::ENOTCONN as i32));
+    }
+    // Its processes are the host's, not the Pod's.
     let of = |pid: &str, name: &str| host.path(format!("/proc/{pid}/{name}"));
-    let daemon = volume.daemon();
     let cgroup = |pid: &str| std::fs::read_to_string(of(pid, "cgroup")).unwrap();
-    assert_eq!(cgroup(&daemon), cgroup("1"));
-    let score = std::fs::read_to_string(of(&daemon, "oom_score_adj")).unwrap();
-    assert_eq!(
-        score.trim(),
-        "0",
-        "the Pod's protection from the out-of-memory killer is its own"
-    );
-    for name in ["cgroup", "ipc", "mnt", "net", "pid", "uts"] {
-        let namespace = |pid: &str| std::fs::read_link(of(pid, &format!("ns/{name}"))).unwrap();
-        assert_eq!(namespace(&daemon), namespace("1"), "{name}");
+    let serve = [volume.parent(), volume.child()];
+    for pid in &serve {
+        assert_eq!(cgroup(pid), cgroup("1"));
+        for name in ["cgroup", "ipc", "mnt", "net", "pid", "user", "uts"] {
+            let namespace = |pid: &str| std::fs::read_link(of(pid, &format!("ns/{name}"))).unwrap();
+            assert_eq!(namespace(pid), namespace("1"), "{name}");
+        }
+    }
+    let ossfs = volume.ossfs();
+    for pid in serve.iter().chain([&ossfs]) {
+        assert!(!cgroup(pid).contains(pod::PREFIX), "{}", cgroup(pid));
+        let score = std::fs::read_to_string(of(pid, "oom_score_adj")).unwrap();
+        assert_eq!(
+            score.trim(),
+            "0",
+            "the Pod's protection from the out-of-memory killer is its own"
+        );
     }
     pod.assert_within_memory(&spec);
     let (status, log) = pod.terminate();
     assert_eq!(status, Some(0), "{log:#?}");
-    assert_eq!(volume.daemon(), daemon);
+    assert_eq!(volume.ossfs(), ossfs);
     assert_eq!(std::fs::read(volume.file()).unwrap(), b"content");
     drop(containers);
     volume.unmount();
@@ -193,27 +210,37 @@ fn the_full_pod_needs_each_of_its_capabilities() {
     pod.wait_ready();
     drop(pod);
     let volume = Volume::mount(&host, PLUGINS, "uid-1");
-    let _container = volume.container(Propagation::Private);
-    volume.kill_daemon();
+    volume.kill_all();
     let needed = [
         // To look into /proc/PID/root.
         ("SYS_PTRACE", "the capability SYS_PTRACE is needed"),
         // To enter namespaces; a mount namespace needs both.
         ("SYS_ADMIN", "enter /proc/1/ns/mnt: EPERM"),
         ("SYS_CHROOT", "enter /proc/1/ns/mnt: EPERM"),
-        // To heal where a container's user keeps others out.
-        (
-            "DAC_OVERRIDE",
-            "/home/private/data: open /home/private/data: EACCES",
-        ),
+        // To serve a volume without systemd.
+        ("DAC_OVERRIDE", "list /var/cache/oss/alicloud-oss-"),
+        ("CHOWN", "write /run/oss/key in the sandbox: EPERM"),
+        ("SETUID", "/uid_map: Operation not permitted"),
+        ("SETGID", "/gid_map: Operation not permitted"),
     ];
     assert_eq!(spec.added(), needed.map(|(capability, _)| capability));
     for (capability, text) in needed {
         let pod = Pod::start(&host, &spec.clone().without(capability), &image);
         pod.read_until(text);
+        host.wait_until("what cannot serve does not stay", || {
+            volume.processes().is_empty()
+        });
     }
     let pod = Pod::start(&host, &spec, &image);
-    pod.read_until("its daemon serves it, 1 mounts of a dead daemon replaced");
+    pod.read_until("a new process serves it");
     drop(pod);
     volume.unmount();
+}
+
+/// Checks that the file of the volume is there for each of them.
+#[track_caller]
+fn assert_reads(containers: &[Container]) {
+    for container in containers {
+        assert_eq!(std::fs::read(container.path("file")).unwrap(), b"content");
+    }
 }

@@ -91,14 +91,14 @@ fn packages_are_installed(host: &Host, suffix: &str, build: Build) {
     pod.read_until("note: ossfs 1.80 is installed");
     pod.wait_ready();
     let volume = Volume::mount(host, PLUGINS, "uid-1");
-    let daemon = volume.daemon();
-    let program = || std::fs::read_link(host.path(format!("/proc/{daemon}/exe"))).unwrap();
+    let ossfs = volume.ossfs();
+    let program = || std::fs::read_link(host.path(format!("/proc/{ossfs}/exe"))).unwrap();
     assert_eq!(program(), Path::new("/usr/bin/ossfs"));
     package("1.91");
     let log = pod.read_until("note: ossfs 1.91 is installed").join("\n");
     assert!(!log.contains("installed ossfs_"), "{log}");
     assert_eq!(program(), Path::new("/usr/bin/ossfs (deleted)"));
-    assert_eq!(volume.daemon(), daemon);
+    assert_eq!(volume.ossfs(), ossfs);
     assert_eq!(std::fs::read(volume.file()).unwrap(), b"content");
     pod.assert_within_memory(&spec);
     let (status, log) = pod.terminate();

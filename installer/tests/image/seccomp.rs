@@ -8,6 +8,9 @@ use support::node;
 /// From Debian's package golang-github-containers-common.
 pub const PROFILE: &str = "/usr/share/containers/seccomp.json";
 
+/// What that of containerd and Docker refuses, also to a container with CAP_SYS_ADMIN.
+const REFUSED: [&str; 1] = ["pivot_root"];
+
 /// The profile of a container with `capabilities` (`CAP_…`).
 pub fn runtime_default(capabilities: &[String]) -> Value {
     let text = std::fs::read_to_string(PROFILE).unwrap_or_else(|e| {
@@ -38,7 +41,9 @@ fn convert(profile: &Value, capabilities: &[String]) -> Value {
     let rules = rules
         .filter(|rule| applies(rule, capabilities))
         .map(|rule| {
-            let mut converted = json!({"names": rule["names"], "action": rule["action"]});
+            let mut names = rule["names"].as_array().unwrap().clone();
+            names.retain(|name| !REFUSED.iter().any(|refused| name == refused));
+            let mut converted = json!({"names": names, "action": rule["action"]});
             for name in ["errnoRet", "args"] {
                 if rule[name].is_number()
                     || rule[name].as_array().is_some_and(|args| !args.is_empty())
@@ -48,11 +53,12 @@ fn convert(profile: &Value, capabilities: &[String]) -> Value {
             }
             converted
         });
+    let refused = json!({"names": REFUSED, "action": "SCMP_ACT_ERRNO", "errnoRet": 1});
     json!({
         "defaultAction": profile["defaultAction"],
         "defaultErrnoRet": profile["defaultErrnoRet"],
         "architectures": architectures,
-        "syscalls": rules.collect::<Vec<_>>(),
+        "syscalls": rules.chain([refused]).collect::<Vec<_>>(),
     })
 }
 
@@ -100,6 +106,10 @@ fn system_calls_come_with_the_capability_that_they_need() {
         Some(json!("SCMP_ACT_ERRNO"))
     );
     assert_eq!(action("openat", &[]), Some(json!("SCMP_ACT_ALLOW")));
+    assert_eq!(
+        action("pivot_root", &["CAP_SYS_ADMIN"]),
+        Some(json!("SCMP_ACT_ERRNO"))
+    );
     assert_eq!(
         action("kexec_load", &["CAP_SYS_ADMIN"]),
         Some(json!("SCMP_ACT_ERRNO"))

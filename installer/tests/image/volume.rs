@@ -8,8 +8,12 @@ use support::{Container, ContainerOptions, Propagation, Store, volume_options};
 
 const SECRET: &str = "sEcrEtOfTheImage";
 /// A node configuration with s3fs in the place of ossfs.
-pub const CONFIG: &str =
-    "{\"ossfs\": \"s3fs\", \"mountTimeoutSeconds\": 60, \"abortHungAfterSeconds\": 1}\n";
+pub const CONFIG: &str = "{\"ossfs\": \"s3fs\", \"mountTimeoutSeconds\": 60, \"allowedOptions\": [\"use_cache=/var/cache/oss\"]}\n";
+
+/// What only the command lines of a volume's processes have.
+const OSSFS: &str = "passwd_file=/run/alicloud-oss/";
+const PARENT: &str = "serve\0--parent\0/run/alicloud-oss/";
+const CHILD: &str = "serve\0--child\0/run/alicloud-oss/";
 
 pub struct Volume<'a> {
     host: &'a Host,
@@ -29,7 +33,7 @@ impl<'a> Volume<'a> {
         store.add_key("key", SECRET);
         let target = format!("/var/lib/kubelet/pods/{uid}/volumes/alicloud~oss/data");
         std::fs::create_dir_all(host.path(&target)).unwrap();
-        let more = json!({"otherOpts": "-o use_path_request_style"});
+        let more = json!({"otherOpts": "-o use_path_request_style -o use_cache=/var/cache/oss"});
         let options = volume_options("docker", &store.url(), "key", SECRET, &more);
         let driver = format!("{plugins}/alicloud~oss/oss");
         let volume = Self {
@@ -63,36 +67,86 @@ impl<'a> Volume<'a> {
         self.host.path(&self.target).join("file")
     }
 
-    /// The daemon that serves it, in the host's numbers.
-    pub fn daemon(&self) -> String {
-        let mut daemons = self
-            .host
-            .path("/proc")
-            .read_dir()
-            .unwrap()
-            .flatten()
-            .filter_map(|entry| {
-                let line = std::fs::read_to_string(entry.path().join("cmdline")).ok()?;
-                line.contains("passwd_file=/run/alicloud-oss/")
-                    .then(|| entry.file_name())
-            });
-        let (daemon, more) = (daemons.next(), daemons.next());
-        assert!(more.is_none(), "two daemons");
-        daemon.expect("a daemon").into_string().unwrap()
+    /// Its ossfs, in the host's numbers.
+    #[track_caller]
+    pub fn ossfs(&self) -> String {
+        self.only(OSSFS)
     }
 
-    /// Kills the daemon.
-    pub fn kill_daemon(&self) {
-        self.host.run(&["kill", "-KILL", &self.daemon()]);
+    /// Its process that keeps the connection, on a host without systemd.
+    #[track_caller]
+    pub fn parent(&self) -> String {
+        self.only(PARENT)
     }
 
-    /// A container of user 1000 with the volume in its home.
+    /// Its process that serves it, on a host without systemd.
+    #[track_caller]
+    pub fn child(&self) -> String {
+        self.only(CHILD)
+    }
+
+    /// The only process with `text` in its command line, once there is one.
+    #[track_caller]
+    fn only(&self, text: &str) -> String {
+        let mut found = Vec::new();
+        self.host.wait_until(text, || {
+            found = self.with(text);
+            !found.is_empty()
+        });
+        assert_eq!(found.len(), 1, "{text}: {found:?}");
+        found.remove(0)
+    }
+
+    /// Those of its processes that run.
+    pub fn processes(&self) -> Vec<String> {
+        [PARENT, CHILD, OSSFS].map(|text| self.with(text)).concat()
+    }
+
+    fn with(&self, text: &str) -> Vec<String> {
+        let processes = self.host.path("/proc").read_dir().unwrap().flatten();
+        processes
+            .filter(|entry| {
+                std::fs::read_to_string(entry.path().join("cmdline"))
+                    .is_ok_and(|line| line.contains(text))
+            })
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .collect()
+    }
+
+    /// Ends the process by SIGKILL, and waits until it has ended.
+    #[track_caller]
+    pub fn kill(&self, pid: &str) {
+        self.host.run(&["kill", "-KILL", pid]);
+        self.wait_for_end(pid);
+    }
+
+    #[track_caller]
+    fn wait_for_end(&self, pid: &str) {
+        let stat = self.host.path(format!("/proc/{pid}/stat"));
+        self.host.wait_until("a process ends", || {
+            // Who has started it may not have waited for it yet.
+            std::fs::read_to_string(&stat).map_or(true, |stat| stat.contains(") Z "))
+        });
+    }
+
+    /// Kills all its processes that there are, on a host without systemd; the mount is dead then.
+    #[track_caller]
+    pub fn kill_all(&self) {
+        let all = [PARENT, CHILD, OSSFS].map(|text| self.with(text));
+        for parent in &all[0] {
+            self.kill(parent);
+        }
+        // They end with it.
+        for pid in all[1..].iter().flatten() {
+            self.wait_for_end(pid);
+        }
+    }
+
+    /// A container of user 1000 with the volume.
+    #[track_caller]
     pub fn container(&self, propagation: Propagation) -> Container {
-        let home = format!("/home/{propagation:?}").to_lowercase();
-        let path = format!("{home}/data");
+        let path = format!("/mnt/{propagation:?}").to_lowercase();
         std::fs::create_dir_all(self.host.path(&path)).unwrap();
-        self.host.run(&["chmod", "0700", &home]);
-        self.host.run(&["chown", "1000", &home]);
         let options = ContainerOptions {
             read_only: false,
             user: Some(1000),

@@ -131,6 +131,7 @@ fn check_files(node: &Node) -> Result<()> {
         .args(["verify", "--man=no"])
         .arg(format!("{units}/alicloud-oss@.service"))
         .arg(format!("{units}/{SERVICE}"))
+        .args(["alicloud", "alicloud-oss"].map(|name| format!("{units}/{name}.slice")))
         .output()?;
     ensure!(
         found.status.success() && !text(&found).contains("alicloud"),

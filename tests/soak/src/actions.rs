@@ -2,7 +2,7 @@
 
 use crate::daemons;
 use crate::ledger::Content;
-use crate::plan::{Action, Step};
+use crate::plan::{Action, Step, Victim};
 use crate::pods::{Pod, Running};
 use crate::volumes::VOLUMES;
 use crate::world::World;
@@ -27,7 +27,7 @@ pub(crate) fn perform(world: &World, steps: Vec<Step>, rotated: &mut dyn FnMut(S
             }
             sleep(step.pause);
         }
-        // Who uses a hung daemon waits until `oss heal`, which a node has run regularly, aborts it.
+        // Who uses a volume without a process waits until `oss heal`, which a node has run regularly.
         while world.users.load(Ordering::Relaxed) > 0 {
             // What it cannot heal yet the next one can.
             let _ = world.heal(None);
@@ -64,18 +64,23 @@ fn begin<'s>(world: &'s World, action: Action, scope: &'s Scope<'s, '_>) -> Opti
                 world.users.fetch_sub(1, Ordering::Relaxed);
             });
         }
-        Action::KillDaemon { pod, heal } => {
-            if let Some(pid) = daemon(world, &world.pods[pod])
-                && daemons::end(pid)
+        Action::Kill {
+            pod,
+            victim,
+            signal,
+        } => {
+            if let Some(pid) = victim_of(world, &world.pods[pod], victim)
+                && daemons::end(pid, signal)
             {
-                world.counts.daemons_killed.add();
-                if heal {
-                    scope.spawn(move || world.heal(None));
+                match victim {
+                    Victim::Ossfs => world.counts.ossfs_killed.add(),
+                    Victim::Child => world.counts.children_killed.add(),
+                    Victim::Parent => world.counts.parents_killed.add(),
                 }
             }
         }
-        Action::StopDaemon { pod, resume } => {
-            if let Some(pid) = daemon(world, &world.pods[pod]) {
+        Action::Stop { pod, resume } => {
+            if let Some(pid) = victim_of(world, &world.pods[pod], Victim::Ossfs) {
                 world.counts.stopped.add();
                 world.stopped.stop(pid);
                 if let Some(after) = resume {
@@ -111,11 +116,11 @@ fn begin<'s>(world: &'s World, action: Action, scope: &'s Scope<'s, '_>) -> Opti
     None
 }
 
-/// The daemon that serves the Pod, if the Pod runs.
-fn daemon(world: &World, pod: &Pod) -> Option<i32> {
+/// A process of the volume of the Pod, if the Pod runs.
+fn victim_of(world: &World, pod: &Pod, victim: Victim) -> Option<i32> {
     // Busy: it is just being changed, or what uses it waits for its daemon.
     let running = pod.running.try_read().ok()?;
-    daemons::of_target(world, &running.as_ref()?.target)
+    daemons::of_target(world, &running.as_ref()?.target, victim)
 }
 
 /// The Pod's volume as the Pod sees it, for as long as the guard is held; nothing if it does not run.

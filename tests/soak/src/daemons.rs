@@ -1,5 +1,6 @@
-//! The daemons of volumes, and what is done to them.
+//! The processes of volumes, and what is done to them.
 
+use crate::plan::Victim;
 use crate::world::World;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -37,8 +38,8 @@ impl Stopped {
     }
 }
 
-/// The daemon that serves `target`, by what the driver has noted.
-pub(crate) fn of_target(world: &World, target: &Path) -> Option<i32> {
+/// The process of the volume at `target`, by what the driver has noted.
+pub(crate) fn of_target(world: &World, target: &Path, victim: Victim) -> Option<i32> {
     let volumes = std::fs::read_dir(world.paths.state.join("volumes")).ok()?;
     let volume = volumes.flatten().map(|entry| entry.path()).find(|volume| {
         let targets = std::fs::read_dir(volume.join("targets"));
@@ -47,15 +48,21 @@ pub(crate) fn of_target(world: &World, target: &Path) -> Option<i32> {
                 .is_ok_and(|text| text == target.as_os_str().as_encoded_bytes())
         })
     })?;
-    let note = std::fs::read_to_string(volume.join("daemon")).ok()?;
-    let pid: i32 = note.split_whitespace().next()?.parse().ok()?;
-    // Not a process that is still on its way to become one.
-    let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?;
-    line.contains(&format!("{}/staging", volume.display()))
-        .then_some(pid)
+    let place = volume.display();
+    let part = match victim {
+        Victim::Ossfs => format!("passwd_file={place}/passwd"),
+        Victim::Child => format!("serve\0--child\0{place}"),
+        Victim::Parent => format!("serve\0--parent\0{place}"),
+    };
+    let processes = std::fs::read_dir("/proc").ok()?.flatten();
+    let mut pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.find(|pid: &i32| {
+        std::fs::read_to_string(format!("/proc/{pid}/cmdline"))
+            .is_ok_and(|line| line.contains(&part))
+    })
 }
 
-/// Kills the daemon.
-pub(crate) fn end(pid: i32) -> bool {
-    kill(Pid::from_raw(pid), Signal::SIGKILL).is_ok()
+/// Sends the signal to the process.
+pub(crate) fn end(pid: i32, signal: Signal) -> bool {
+    kill(Pid::from_raw(pid), signal).is_ok()
 }

@@ -6,6 +6,7 @@ mod bytes;
 mod check;
 mod container;
 mod daemons;
+mod deaths;
 mod gate;
 mod kubelet;
 mod ledger;

@@ -2,13 +2,14 @@
 
 use crate::ledger::Content;
 use fastrand::Rng;
+use nix::sys::signal::Signal;
 use std::time::Duration;
 
 /// How many Pods there are.
 pub(crate) const PODS: usize = 24;
 /// How many files each of them writes.
 pub(crate) const FILES: usize = 3;
-/// The longest that a store fault lasts, or a stopped daemon stays stopped, in milliseconds.
+/// The longest that a store fault lasts, or a stopped ossfs stays stopped, in milliseconds.
 const LONGEST: u64 = 3000;
 
 /// One thing that happens.
@@ -31,11 +32,15 @@ pub(crate) enum Action {
     },
     /// A Pod removes a file.
     Remove { pod: usize, file: usize },
-    /// SIGKILL for the daemon that serves a Pod.
-    KillDaemon { pod: usize, heal: bool },
-    /// SIGSTOP for the daemon that serves a Pod, and SIGCONT after a while; without a while it is
-    /// hung until `oss heal` has aborted it.
-    StopDaemon {
+    /// A signal for a process of the volume of a Pod, or for all of them.
+    Kill {
+        pod: usize,
+        victim: Victim,
+        signal: Signal,
+    },
+    /// SIGSTOP for the ossfs of a Pod's volume, and SIGCONT after a while; without a while it is
+    /// hung until its volume's process has replaced it.
+    Stop {
         pod: usize,
         resume: Option<Duration>,
     },
@@ -49,6 +54,16 @@ pub(crate) enum Action {
     Fault { fault: Fault, time: Duration },
     /// The Secret of a volume gets another key pair.
     Rotate { volume: usize },
+}
+
+/// Which of the processes of a volume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Victim {
+    Ossfs,
+    /// The process that serves, at the other end of ossfs's socket.
+    Child,
+    /// The process that keeps the connection, and with it all the others: the mount is dead.
+    Parent,
 }
 
 /// A way for the store to go wrong.
@@ -131,11 +146,8 @@ impl Plan {
                 sync: self.dice.bool(),
             },
             60..64 => Action::Remove { pod, file },
-            64..75 => Action::KillDaemon {
-                pod,
-                heal: self.dice.bool(),
-            },
-            75..79 => Action::StopDaemon {
+            64..75 => self.kill(pod),
+            75..79 => Action::Stop {
                 pod,
                 resume: (!self.sometimes(12)).then(|| self.time(1000, LONGEST * 1000)),
             },
@@ -153,6 +165,22 @@ impl Plan {
             _ => Action::Rotate {
                 volume: self.dice.usize(..self.volumes),
             },
+        }
+    }
+
+    /// Mostly for ossfs, and one in eight times for all. SIGTERM ossfs does not hear.
+    fn kill(&mut self, pod: usize) -> Action {
+        let (victim, signal) = match self.dice.u32(..8) {
+            0 => (Victim::Parent, Signal::SIGKILL),
+            1 | 2 => (Victim::Child, Signal::SIGKILL),
+            3 => (Victim::Ossfs, Signal::SIGSEGV),
+            4 => (Victim::Ossfs, Signal::SIGTERM),
+            _ => (Victim::Ossfs, Signal::SIGKILL),
+        };
+        Action::Kill {
+            pod,
+            victim,
+            signal,
         }
     }
 

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, RwLock};
 use std::thread::sleep;
 use std::time::Duration;
+use support::{Mount, OWN_TABLE};
 
 /// How long kubelet waits before it tries again, at first and at most. The real one waits half a
 /// second to two minutes.
@@ -104,6 +105,32 @@ impl Pod {
     /// kubelet starts again, without anything that it knew of the Pod.
     pub(crate) fn restart(&self) {
         self.change(|order| order.has_restarted = true);
+    }
+
+    /// Ends the container if it shows another mount than its target does: one whose processes were all
+    /// killed is made anew, and a container with private mounts keeps the dead one. kubelet starts it
+    /// again, as `oss heal` asks its users for.
+    pub(crate) fn restart_if_dead(&self, world: &World) -> bool {
+        let mut running = self.running.write().expect("the Pod");
+        let Some(running) = running.as_mut() else {
+            return false;
+        };
+        let Some(container) = &running.container else {
+            return false;
+        };
+        let top = |table: String, point: &Path| {
+            let mounts = Mount::table(table);
+            let mount = mounts.iter().rfind(|mount| mount.is_at(point));
+            mount.map(|mount| mount.device.clone())
+        };
+        let inside = format!("/proc/{}/mountinfo", container.pid());
+        if top(inside, Path::new("/data")) == top(OWN_TABLE.to_owned(), &running.target) {
+            return false;
+        }
+        running.container = None;
+        world.counts.containers_restarted.add();
+        self.change(|_| {});
+        true
     }
 
     /// Has `reconcile` return.

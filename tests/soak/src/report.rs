@@ -129,8 +129,11 @@ counts! {
     kept "found mounted",
     unmounts "unmounts",
     calls_killed "calls killed",
-    daemons_killed "daemons killed",
+    ossfs_killed "ossfs killed",
+    children_killed "serve killed",
+    parents_killed "all of a volume killed",
     stopped "stopped",
+    containers_restarted "containers restarted",
     heals "heals",
     heals_failed "heals failed",
     restarts "kubelet restarts",
@@ -158,6 +161,11 @@ pub(crate) fn round(number: u64, [acted, settled]: [Duration; 2], counts: &str, 
         acted.as_secs_f64(),
         settled.as_secs_f64()
     );
+}
+
+/// Prints how many cases of `deaths` there were, of how many.
+pub(crate) fn deaths(died: usize, all: usize) {
+    println!("{} of {all} deaths by use and place", died.min(all));
 }
 
 /// Prints the last line of a run in which everything was right.

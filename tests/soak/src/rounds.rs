@@ -4,6 +4,7 @@ use crate::actions::perform;
 use crate::args::Args;
 use crate::bytes;
 use crate::check::{Expected, Target, check};
+use crate::deaths;
 use crate::plan::Plan;
 use crate::pods::reconcile;
 use crate::report::{self, History, Watchdog};
@@ -23,6 +24,8 @@ const ACTIONS: Duration = Duration::from_secs(180);
 const SETTLING: Duration = Duration::from_secs(180);
 /// How long what has been told to end may take to be gone.
 const ENDING: Duration = Duration::from_secs(30);
+/// How many cases of `deaths` there are after a round.
+const DEATHS: usize = 12;
 /// How often to look again.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
@@ -33,7 +36,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 pub(crate) fn run(args: &Args) {
     let seed = args.seed.expect("a seed");
     let settings = Settings::config(json!({
-        "mountTimeoutSeconds": 8, "unmountTimeoutSeconds": 8, "abortHungAfterSeconds": 1,
+        "mountTimeoutSeconds": 8, "unmountTimeoutSeconds": 8, "hungAfterSeconds": 1,
     }));
     with_settings(&args.driver.to_string_lossy(), &settings, |node| {
         let again = args.again(seed);
@@ -83,6 +86,9 @@ fn all_rounds(node: &Sandbox, world: &World, args: &Args, seed: u64) -> u64 {
     let builds = 2 + usize::from(args.other.is_some());
     let mut plan = Plan::new(seed, VOLUMES.len(), builds);
     let end = Instant::now() + Duration::from_secs_f64(args.minutes * 60.0);
+    let cases = deaths::cases(seed);
+    let all = cases.len();
+    let (mut deaths, mut died) = (cases.into_iter().cycle(), 0);
     let mut number = 0;
     while number == 0 || Instant::now() < end {
         number += 1;
@@ -94,7 +100,13 @@ fn all_rounds(node: &Sandbox, world: &World, args: &Args, seed: u64) -> u64 {
             perform(world, steps, &mut |secret| node.watch_secret(&secret));
         }
         finish_round(world, number, since);
+        let _limit = Watchdog::start("the deaths after a round", ACTIONS);
+        for case in deaths.by_ref().take(DEATHS) {
+            deaths::perform(world, case, died);
+            died += 1;
+        }
     }
+    report::deaths(died, all);
     for pod in &world.pods {
         pod.want(false, None);
     }
@@ -131,12 +143,15 @@ fn settle_and_check(world: &World) -> String {
     drop(limit);
 
     world.history.note("checking");
-    let since = Instant::now();
+    let mut since = Instant::now();
     loop {
         let expected = expected(world);
         let containers: Vec<u32> = expected.containers.iter().copied().collect();
         let found = Snapshot::read(&world.paths, &containers);
         let wrong = check(&found, &expected);
+        if !wrong.is_empty() && world.pods.iter().any(|pod| pod.restart_if_dead(world)) {
+            since = Instant::now();
+        }
         if wrong.is_empty() {
             break;
         }

@@ -25,6 +25,7 @@ pub(crate) struct Snapshot {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Process {
     pub(crate) pid: u32,
+    pub(crate) parent: u32,
     pub(crate) name: String,
     pub(crate) arguments: String,
     pub(crate) environment: String,
@@ -96,6 +97,7 @@ fn process(pid: u32) -> Option<Process> {
     let program = fs::read_link(directory.join("exe"));
     Some(Process {
         pid,
+        parent: state.split(' ').nth(1)?.parse().ok()?,
         name: text("comm").trim().to_owned(),
         arguments: text("cmdline"),
         environment: text("environ"),

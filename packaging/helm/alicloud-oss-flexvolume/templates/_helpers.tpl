@@ -101,9 +101,15 @@ securityContext:
     - SYS_ADMIN
     # To make the host's root the root of those programs; setns asks for it too.
     - SYS_CHROOT
-    # To heal where a container's mount point is below a directory of its user's, closed to others,
-    # and to read what root may read on the host whoever it belongs to, as kubelet does.
+    # The rest is for heal where no systemd runs: what it starts is not the Pod's, and can do no
+    # more than the Pod. To empty the caches of an ossfs that has died, which are not root's.
     - DAC_OVERRIDE
+    # To give a volume's ossfs, which is not root, its own key file and directories, and
+    - CHOWN
+    # to map its user in its user namespace, and
+    - SETUID
+    # its group.
+    - SETGID
     {{- end }}
   {{- end }}
 volumeMounts:

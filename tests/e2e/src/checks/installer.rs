@@ -154,7 +154,7 @@ fn uninstall(cluster: &Cluster) -> Result<()> {
                     "command": ["/oss-installer", "uninstall", "--drain", "--host-root=/proc/1/root"],
                     "securityContext": {
                         "runAsUser": 0, "readOnlyRootFilesystem": true,
-                        "capabilities": {"drop": ["ALL"], "add": ["SYS_PTRACE", "SYS_ADMIN", "SYS_CHROOT", "DAC_OVERRIDE"]},
+                        "capabilities": {"drop": ["ALL"], "add": ["SYS_PTRACE", "SYS_ADMIN", "SYS_CHROOT", "DAC_OVERRIDE", "CHOWN", "SETUID", "SETGID"]},
                     },
                 }],
             },

@@ -1,91 +1,131 @@
-//! Processes: one daemon a volume, containers, and no others; what daemons have open.
+//! Processes: those of each volume, containers, and no others; what they have open.
 
 use super::{Expected, Noted};
 use crate::snapshot::{Process, Snapshot};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-/// More descriptors than a daemon that nobody uses has; s3fs keeps connections open.
-const DESCRIPTORS: usize = 48;
-/// More memory than a daemon has that has written files of this run's size, in KiB.
+/// More descriptors than a process of a volume that nobody uses has; s3fs keeps connections open.
+const DESCRIPTORS: usize = 64;
+/// More memory than one has that has written files of this run's size, in KiB.
 const MEMORY: u64 = 256 * 1024;
+/// The processes of a volume besides the three that there must be.
+const HELPERS: [&str; 2] = ["oss-sandbox", "oss-notify"];
 
-/// Which processes there are: one daemon a volume, containers, and no others.
+/// Which processes there are: of each volume a parent, a child and an ossfs, containers, and no others.
 pub(super) fn check(found: &Snapshot, noted: &[Noted], expected: &Expected) -> Vec<String> {
     let mut wrong = Vec::new();
-    let mut pipes: BTreeMap<&str, BTreeSet<u32>> = BTreeMap::new();
-    let mut daemons: BTreeSet<u32> = BTreeSet::new();
+    let all: BTreeMap<u32, &Process> = found.processes.iter().map(|p| (p.pid, p)).collect();
+    // Which have a pipe open, by pipe and volume.
+    let mut pipes: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for process in &found.processes {
+        if expected.containers.contains(&process.pid) {
+            continue;
+        }
+        let Some(volume) = volume_of(process, &all, noted) else {
+            wrong.push(format!(
+                "process {} is left: {} ({}) {}",
+                process.pid, process.name, process.program, process.arguments
+            ));
+            continue;
+        };
+        wrong.extend(bounds(process, volume.id));
         for link in process
             .open
             .values()
             .filter(|link| link.starts_with("pipe:"))
         {
-            pipes.entry(link).or_default().insert(process.pid);
-        }
-        if expected.containers.contains(&process.pid) {
-            continue;
-        }
-        let volume = noted.iter().find(|v| v.daemon == Some(process.pid));
-        match volume {
-            Some(volume) if process.name == "s3fs" => {
-                daemons.insert(process.pid);
-                wrong.extend(daemon(process, volume.id, expected));
-            }
-            _ => wrong.push(format!(
-                "process {} is left: {} ({}) {}",
-                process.pid, process.name, process.program, process.arguments
-            )),
+            pipes.entry(link).or_default().push(volume.id);
         }
     }
     for volume in noted {
-        if volume.daemon.is_none_or(|pid| !daemons.contains(&pid)) {
-            wrong.push(format!(
-                "volume {} has no daemon: {:?}",
-                volume.id, volume.daemon
-            ));
-        }
+        wrong.extend(processes_of(volume, &all, noted, expected));
     }
-    for (pipe, ends) in &pipes {
-        if ends.len() > 1 && ends.iter().any(|pid| daemons.contains(pid)) {
-            wrong.push(format!("a daemon shares {pipe} with others: {ends:?}"));
+    for (pipe, volumes) in &pipes {
+        if volumes.iter().any(|volume| *volume != volumes[0]) {
+            wrong.push(format!("volumes share {pipe}: {volumes:?}"));
         }
     }
     wrong
 }
 
-/// What is wrong with the daemon of a volume.
-fn daemon(process: &Process, id: &str, expected: &Expected) -> Vec<String> {
+/// The volume whose parent process is this process, or an ancestor of it.
+fn volume_of<'n>(
+    process: &Process,
+    all: &BTreeMap<u32, &Process>,
+    noted: &'n [Noted<'n>],
+) -> Option<&'n Noted<'n>> {
+    let mut next = Some(process);
+    while let Some(process) = next {
+        let volume = noted.iter().find(|v| v.daemon == Some(process.pid));
+        if volume.is_some() {
+            return volume;
+        }
+        next = all.get(&process.parent).copied();
+    }
+    None
+}
+
+/// What is wrong with the processes of one volume.
+fn processes_of(
+    volume: &Noted,
+    all: &BTreeMap<u32, &Process>,
+    noted: &[Noted],
+    expected: &Expected,
+) -> Vec<String> {
     let mut wrong = Vec::new();
-    let pid = process.pid;
-    let place = format!("{}/volumes/{id}", expected.state);
+    let place = format!("{}/volumes/{}", expected.state, volume.id);
+    let own = all
+        .values()
+        .filter(|process| volume_of(process, all, noted).is_some_and(|v| v.id == volume.id));
+    let own: Vec<_> = own.collect();
+    let mut known = 0;
     for part in [
-        format!("{place}/staging"),
+        format!("serve --parent {place} "),
+        format!("serve --child {place} "),
         format!("passwd_file={place}/passwd"),
     ] {
-        if !process.arguments.contains(&part) {
+        let count = own
+            .iter()
+            .filter(|process| process.arguments.contains(&part))
+            .count();
+        known += count;
+        if count != 1 {
             wrong.push(format!(
-                "daemon {pid} of {id} has no {part} among its arguments"
+                "volume {} has {count} processes with {part}",
+                volume.id
             ));
         }
     }
-    if process.open.len() > DESCRIPTORS {
-        wrong.push(format!("daemon {pid} of {id} has open: {:?}", process.open));
+    let helpers = own.iter().filter(|process| {
+        HELPERS
+            .iter()
+            .any(|name| process.arguments.trim_end() == *name)
+    });
+    if known + helpers.count() != own.len() {
+        let all: Vec<_> = own.iter().map(|process| &process.arguments).collect();
+        wrong.push(format!("volume {} has other processes: {all:?}", volume.id));
     }
-    for (number, link) in &process.open {
-        let is_own = |link: &str| {
-            link == "/dev/null"
-                || link == "/dev/fuse"
-                || link.starts_with("socket:")
-                || link.starts_with("anon_inode:")
-                // Its words, which nobody reads any more.
-                || (*number <= 2 && link.starts_with("pipe:"))
-        };
-        if !is_own(link) {
-            wrong.push(format!("daemon {pid} of {id} has open: {number} {link}"));
-        }
+    wrong
+}
+
+/// What a process of a volume takes too much of.
+fn bounds(process: &Process, id: &str) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let pid = process.pid;
+    if process.open.len() > DESCRIPTORS {
+        wrong.push(format!(
+            "process {pid} of {id} has open: {:?}",
+            process.open
+        ));
+    }
+    if process.open.values().any(|link| link.ends_with("/lock")) {
+        wrong.push(format!(
+            "process {pid} of {id} has a lock open: {:?}",
+            process.open
+        ));
     }
     if process.memory > MEMORY {
-        wrong.push(format!("daemon {pid} of {id} has {} KiB", process.memory));
+        wrong.push(format!("process {pid} of {id} has {} KiB", process.memory));
     }
     wrong
 }

@@ -31,16 +31,31 @@ fn directory() -> File {
     }
 }
 
-fn daemon() -> Process {
+/// The process `pid` of the volume, which `parent` has started.
+fn process(pid: u32, parent: u32, arguments: &str) -> Process {
     Process {
-        pid: 7,
-        name: "s3fs".to_owned(),
-        arguments: format!("s3fs docker {STAGING} -f -o passwd_file=/s/volumes/{ID}/passwd"),
-        program: "/usr/bin/s3fs".to_owned(),
+        pid,
+        parent,
+        name: "some".to_owned(),
+        arguments: format!("{arguments} "),
         open: BTreeMap::from([(0, "/dev/null".to_owned()), (1, "pipe:[5]".to_owned())]),
         memory: 9000,
         ..Process::default()
     }
+}
+
+fn processes() -> Vec<Process> {
+    let place = format!("/s/volumes/{ID}");
+    vec![
+        process(7, 1, &format!("oss serve --parent {place}")),
+        process(71, 7, &format!("/proc/self/exe serve --child {place}")),
+        process(72, 71, "oss-sandbox"),
+        process(
+            73,
+            72,
+            &format!("s3fs docker {STAGING} -o passwd_file={place}/passwd"),
+        ),
+    ]
 }
 
 /// A node with one volume, which one Pod with a container has mounted.
@@ -67,7 +82,7 @@ fn node() -> (Snapshot, Expected) {
     let found = Snapshot {
         mounts: vec![mount(STAGING), mount(TARGET)],
         containers: BTreeMap::from([(8, vec![mount("/"), mount("/data")])]),
-        processes: vec![daemon(), container],
+        processes: processes().into_iter().chain([container]).collect(),
         state: state.into_iter().collect(),
         logs: BTreeMap::from([("oss.log".to_owned(), file("mount Success"))]),
         targets: vec![TARGET.to_owned()],
@@ -145,46 +160,47 @@ fn mounts_that_are_left_missing_or_wrong() {
 
 #[test]
 fn processes_that_are_left_or_missing() {
-    let other = |name: &str| Process {
-        pid: 9,
-        name: name.to_owned(),
-        ..daemon()
-    };
-    finds("process 9 is left: s3fs", |found, _| {
-        found.processes.push(other("s3fs"))
-    });
-    finds("process 9 is left: oss-probe", |found, _| {
-        found.processes.push(other("oss-probe"))
-    });
-    finds("has no daemon", |found, _| drop(found.processes.remove(0)));
+    for (parent, arguments, expected) in [
+        (1, "s3fs", "process 9 is left"),
+        (1, "oss-probe", "process 9 is left"),
+        (7, "sh", "has other processes"),
+        (
+            71,
+            "s3fs -o passwd_file=/s/volumes/other/passwd",
+            "has other processes",
+        ),
+        (
+            71,
+            &*format!("s3fs -o passwd_file=/s/volumes/{ID}/passwd"),
+            "has 2 processes",
+        ),
+    ] {
+        finds(expected, |found, _| {
+            found.processes.push(process(9, parent, arguments));
+        });
+    }
+    // ossfs, its process, and that one's parent.
+    for missing in [3, 1, 0] {
+        finds("has 0 processes with", |found, _| {
+            drop(found.processes.remove(missing));
+        });
+    }
     finds("process 8 is left: soak", |_, expected| {
         expected.containers.clear()
-    });
-    finds("among its arguments", |found, _| {
-        found.processes[0].arguments.clear()
     });
 }
 
 #[test]
-fn descriptors_and_memory_that_a_daemon_should_not_have() {
-    let open = |number: u32, link: &str| {
-        let link = link.to_owned();
-        move |found: &mut Snapshot, _: &mut Expected| {
-            found.processes[0].open.insert(number, link);
-        }
-    };
-    finds("has open: 9 /s/volumes", open(9, "/s/volumes/x/lock"));
-    finds("has open: 9 pipe:[6]", open(9, "pipe:[6]"));
-    finds("a daemon shares pipe:[5]", |found, _| {
-        found.processes[1].open.insert(3, "pipe:[5]".to_owned());
+fn descriptors_and_memory_that_a_process_should_not_have() {
+    finds("has a lock open", |found, _| {
+        found.processes[1]
+            .open
+            .insert(9, "/s/volumes/x/lock".to_owned());
     });
-    finds(
-        "of 0123456789abcdef0123456789abcdef has open: {",
-        |found, _| {
-            let sockets = (10..60).map(|n| (n, format!("socket:[{n}]")));
-            found.processes[0].open.extend(sockets);
-        },
-    );
+    finds("has open: {", |found, _| {
+        let sockets = (10..90).map(|n| (n, format!("socket:[{n}]")));
+        found.processes[3].open.extend(sockets);
+    });
     finds("KiB", |found, _| found.processes[0].memory = 1 << 20);
 }
 
@@ -220,7 +236,7 @@ fn keys_and_files_that_are_left() {
     finds("a secret is in the arguments of 7", |found, _| {
         found.processes[0].arguments.push_str(SECRET);
     });
-    finds("a secret is in the environment of 8", |found, _| {
+    finds("a secret is in the environment of 71", |found, _| {
         found.processes[1].environment.push_str("S=c0VjckV0Ky8x");
     });
 }
