@@ -86,6 +86,11 @@ pub fn mounter() -> &'static Mounter {
 }
 
 impl Mounter {
+    /// Whether it needs no script that translates its options.
+    pub fn takes_options_of_ossfs(&self) -> bool {
+        self.options.is_empty()
+    }
+
     /// A shell script, without its first line, that takes the arguments of ossfs and becomes the
     /// program on a store at an address: such a host has no name for each bucket.
     pub fn script(&self) -> String {

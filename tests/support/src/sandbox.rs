@@ -127,8 +127,17 @@ impl Sandbox {
             "mountTimeoutSeconds": 20,
             "unmountTimeoutSeconds": 20,
         });
+        if mounter().takes_options_of_ossfs() {
+            // Wherever it is on this machine: a script of the sandbox could not reach it.
+            config["ossfs"] = mounter().program.display().to_string().into();
+        }
         for (key, value) in more {
             config[key] = value.clone();
+        }
+        if mounter().takes_options_of_ossfs() && !more.contains_key("ossfs") {
+            let own = config["defaultOptions"].as_array().into_iter().flatten();
+            let all: Vec<Value> = own.cloned().chain([PATH_STYLE.into()]).collect();
+            config["defaultOptions"] = all.into();
         }
         let file = self.path("config.json");
         std::fs::write(&file, config.to_string()).expect("write the configuration");
