@@ -1,11 +1,14 @@
 //! The node configuration: a small JSON file that the node's administrator may write, for mount
 //! calls above all. Without it the defaults hold.
 
+mod endpoints;
+
 use crate::options::option::MountOption;
 use crate::options::policy::{self, Allowed};
 use crate::sys::root_only::read_trusted;
 use crate::text::is_normal_path;
 use anyhow::{Context as _, Result, anyhow, bail};
+pub(crate) use endpoints::AllowedHost;
 use serde::{Deserialize, Deserializer, Serialize};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -63,9 +66,10 @@ pub struct Config {
     /// Sensitive options that volumes may use.
     #[serde(deserialize_with = "allowed_options")]
     pub(crate) allowed_options: Vec<Allowed>,
-    /// The hosts that volumes may name as their endpoint, `*.suffix` for every host below one.
-    /// Absent: every host but the node's own link-local addresses.
-    pub allowed_endpoints: Option<Vec<String>>,
+    /// The hosts that volumes may name as their endpoint. Absent: every host. Link-local and metadata
+    /// addresses are refused before, whatever is here.
+    #[serde(deserialize_with = "allowed_hosts")]
+    pub(crate) allowed_endpoints: Option<Vec<AllowedHost>>,
     /// Credentials of the node for volumes without any. Absent: such volumes are refused.
     pub node_credentials: Option<NodeCredentials>,
 }
@@ -291,6 +295,16 @@ fn allowed_options<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<All
         .collect()
 }
 
+fn allowed_hosts<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Vec<AllowedHost>>, D::Error> {
+    let texts = Option::<Vec<String>>::deserialize(deserializer)?;
+    let parse = |text: &String| AllowedHost::parse(text).map_err(serde::de::Error::custom);
+    texts
+        .map(|texts| texts.iter().map(parse).collect())
+        .transpose()
+}
+
 fn ram_role<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     let role = Option::<String>::deserialize(deserializer)?;
     match role {
@@ -425,6 +439,10 @@ mod tests {
             (
                 "{\"defaultOptions\":[\"url=x\"]}",
                 "key \"defaultOptions\": \"url\" is not allowed",
+            ),
+            (
+                "{\"allowedEndpoints\":[\"*aliyuncs.com\"]}",
+                "key \"allowedEndpoints\": \"*aliyuncs.com\" is not a host, \"*.\" and a domain, or \"*\"",
             ),
             (
                 "{\"nodeCredentials\":{\"bucket\":[]}}",

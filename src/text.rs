@@ -40,6 +40,27 @@ pub(crate) fn is_normal_path(path: &str) -> bool {
         })
 }
 
+/// Whether `text` has the form of a host's name (RFC 1123, section 2.1), which that of an IPv4 address
+/// is, too.
+pub(crate) fn is_host_name(text: &str) -> bool {
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    text.len() <= 253 && text.split('.').all(label)
+}
+
+/// Whether the resolver would take `host` for an address: in decimal, octal or hexadecimal, whole or
+/// in parts (inet_aton(3)).
+pub(crate) fn is_numeric_host(host: &str) -> bool {
+    let last = host.rsplit('.').next().unwrap_or(host);
+    last.bytes().all(|b| b.is_ascii_digit()) || last.starts_with("0x") || last.starts_with("0X")
+}
+
 /// Whether `c` may go to ossfs: libfuse splits at commas and decodes backslashes, and a shell that
 /// somebody puts in between would interpret quotes.
 pub(crate) fn is_plain(c: char) -> bool {

@@ -49,6 +49,8 @@ func TestWrongValuesAreRefused(t *testing.T) {
 		{"config: {allowedOptions: ['-o use_cache']}", "/config/allowedOptions/0", "does not match pattern"},
 		{"config: {defaultOptions: 'noua'}", "/config/defaultOptions", "want array"},
 		{"config: {allowedEndpoints: ['https://x']}", "/config/allowedEndpoints/0", "does not match pattern"},
+		{"config: {allowedEndpoints: ['*aliyuncs.com']}", "/config/allowedEndpoints/0", "does not match pattern"},
+		{"config: {allowedEndpoints: ['*.a.*.b']}", "/config/allowedEndpoints/0", "does not match pattern"},
 		{"config: {nodeCredentials: {bucket: []}}", "/config/nodeCredentials", "'bucket' not allowed"},
 		{"config: {nodeCredentials: {ramRole: 'http://x'}}", "/config/nodeCredentials/ramRole", "does not match pattern"},
 		// These concern two values, and the templates refuse them.
