@@ -8,6 +8,7 @@ pub mod cli;
 pub mod config;
 mod credentials;
 mod descriptor;
+mod format;
 pub mod helpers;
 #[cfg(any(test, feature = "invariants"))]
 pub mod invariants;

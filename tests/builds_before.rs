@@ -1,4 +1,5 @@
-//! Volumes that a build before `oss serve` mounted: ossfs itself, as root, on the staging directory.
+//! Volumes that another build mounted: one before `oss serve`, whose ossfs is root's and on the staging directory
+//! itself, or a newer one.
 
 #![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
 
@@ -159,5 +160,36 @@ fn one_whose_ossfs_died_is_unmounted() {
         volume.end();
         node.unmount(&target).success();
         node.assert_clean();
+    });
+}
+
+#[test]
+#[ignore = "needs root, /dev/fuse and s3fs"]
+fn one_of_a_newer_build_is_left_alone_until_it_is_unmounted() {
+    with_sandbox(DRIVER, |node| {
+        let (first, second) = (node.target("u1", "v"), node.target("u2", "v"));
+        let options = node.options(json!({}));
+        node.mount(&first, &options).success();
+        let directory = node.volume_of(&first);
+        for name in ["volume.json", "serve.json"] {
+            let text = fs::read(directory.join(name)).unwrap();
+            let mut record: Value = serde_json::from_slice(&text).unwrap();
+            record["version"] = json!(99);
+            record["build"] = json!("9.0 (abc)");
+            record["addedLater"] = json!({});
+            fs::write(directory.join(name), record.to_string()).unwrap();
+        }
+        let answer = node.mount(&second, &options);
+        let message = answer.failure();
+        assert!(
+            message.contains("build \"9.0 (abc)\" of the driver wrote it in format 99"),
+            "{message}"
+        );
+        fs::write(first.join("file"), "content").unwrap();
+        node.unmount(&first).success();
+        assert_eq!(node.store.object("docker", "file").unwrap(), b"content");
+        assert!(!directory.exists());
+        node.mount(&second, &options).success();
+        node.unmount(&second).success();
     });
 }

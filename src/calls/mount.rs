@@ -108,6 +108,7 @@ fn attach(
     }
 
     let lock = volume.lock(deadline)?;
+    volume.check_format()?;
     ensure::wait_for_predecessor(&volume, deadline)?;
     // First of all: a call that is killed after this leaves a volume that can be found.
     volume.register(target)?;

@@ -2,6 +2,7 @@
 //! written by the mount call before the process starts, and read again when that is asked to (`reload`).
 
 use crate::config::LogLevel;
+use crate::format::{self, BUILD};
 use anyhow::{Context as _, Result, bail};
 use nix::mount::MsFlags;
 use serde::{Deserialize, Serialize};
@@ -13,7 +14,7 @@ use std::time::Duration;
 /// The file's name in the volume's directory.
 pub(crate) const FILE: &str = "serve.json";
 /// The version that this build writes, and the newest that it reads.
-const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 1;
 /// The largest plan that is read, in bytes.
 const MAX_BYTES: u64 = 256 * 1024;
 /// The largest read where a relay passes it on in one packet, in bytes.
@@ -26,7 +27,11 @@ const MAX_SOURCE_BYTES: usize = 1024;
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Plan {
     /// Version of this format. A newer one is refused: its writer expects what this build lacks.
+    #[serde(default = "first_version")]
     pub version: u32,
+    /// The build that wrote it.
+    #[serde(default)]
+    pub build: String,
     /// The daemon's executable file, an absolute path.
     pub program: PathBuf,
     /// What follows the program's name. It runs in the foreground (`-f`), and its mount point is an
@@ -108,11 +113,17 @@ pub struct LogPlan {
     pub level: LogLevel,
 }
 
+/// The version of a plan without that field.
+fn first_version() -> u32 {
+    1
+}
+
 impl Plan {
     /// A plan with the usual values: relay and sandbox on, 30 s until a daemon counts as hung.
     pub fn new(program: PathBuf, arguments: Vec<String>, source: String) -> Self {
         Self {
             version: VERSION,
+            build: BUILD.to_owned(),
             program,
             arguments,
             source,
@@ -147,6 +158,7 @@ impl Plan {
     /// # Errors
     /// What is not such a plan, or asks for what cannot be.
     pub(crate) fn parse(text: &str) -> Result<Self> {
+        format::check(text, VERSION)?;
         let plan: Self = serde_json::from_str(text).context("parse the plan")?;
         plan.check()?;
         Ok(plan)
@@ -163,12 +175,6 @@ impl Plan {
     }
 
     fn check(&self) -> Result<()> {
-        if self.version == 0 || self.version > VERSION {
-            bail!(
-                "version {} of the plan is not known: 1 to {VERSION} are",
-                self.version
-            );
-        }
         if !self.program.is_absolute() {
             bail!("program {:?} is not an absolute path", self.program);
         }
@@ -288,10 +294,8 @@ mod tests {
             change(&mut plan);
             format!("{:#}", Plan::parse(&plan.render().unwrap()).unwrap_err())
         };
-        assert_eq!(
-            refused(|plan| plan.version = 2),
-            "version 2 of the plan is not known: 1 to 1 are"
-        );
+        let newer = refused(|plan| (plan.version, plan.build) = (2, "9.0".to_owned()));
+        assert!(newer.starts_with("build \"9.0\" of the driver wrote it in format 2"));
         assert_eq!(
             refused(|plan| plan.program = "ossfs".into()),
             "program \"ossfs\" is not an absolute path"
@@ -306,6 +310,16 @@ mod tests {
         );
         assert!(refused(|plan| plan.source = "a\nb".to_owned()).starts_with("source \"a\\nb\""));
         assert!(Plan::parse("{}").is_err());
+    }
+
+    #[test]
+    fn a_plan_without_version_is_of_the_first() {
+        let mut json: serde_json::Value = serde_json::from_str(&plan().render().unwrap()).unwrap();
+        for field in ["version", "build"] {
+            json.as_object_mut().unwrap().remove(field).unwrap();
+        }
+        let read = Plan::parse(&json.to_string()).unwrap();
+        assert_eq!((read.version, read.build.as_str()), (1, ""));
     }
 
     #[test]

@@ -28,8 +28,9 @@ pub(crate) fn plan(
     config: &Config,
 ) -> (Start, Plan, Reach) {
     let (options, reach) = directories::reach(&request.options, volume.id());
-    let start = Start {
-        arguments: arguments(
+    let start = Start::new(
+        node.program.clone(),
+        arguments(
             &request.location,
             &volume.staging(),
             &options,
@@ -37,10 +38,9 @@ pub(crate) fn plan(
             credentials,
             &volume.passwd_file(),
         ),
-        program: node.program.clone(),
-        read_only: request.read_only,
-        supervisor: node.supervisor.clone(),
-    };
+        request.read_only,
+        node.supervisor.clone(),
+    );
     let mut plan = Plan::new(
         start.program.clone(),
         start.arguments.clone(),

@@ -118,11 +118,19 @@ fn kill(volume: &Volume, process: Option<&Process>) -> Result<()> {
 fn remove_directories(volume: &Volume) -> Result<()> {
     // Whatever else cannot be removed.
     volume.remove_keys()?;
-    if let Some(plan) = volume.plan()? {
-        for directory in plan.emptied.iter().chain([&plan.temporary]) {
-            directories::remove_directory(directory)?;
+    match volume.plan() {
+        Ok(Some(plan)) => {
+            for directory in plan.emptied.iter().chain([&plan.temporary]) {
+                directories::remove_directory(directory)?;
+            }
+            volume.remove_plan()?;
         }
-        volume.remove_plan()?;
+        Ok(None) => {}
+        // The volume goes all the same; where its temporary files are is not known.
+        Err(e) => log::warn!(
+            "volume {}: its temporary files stay on the node: {e:#}",
+            volume.id()
+        ),
     }
     // Left by a process that was killed.
     Group::remove(volume.id());
@@ -171,4 +179,46 @@ pub(crate) fn clear(volume: &Volume, deadline: Deadline) -> Result<()> {
         unmount::in_helper(&volume.scratch(), deadline.half())?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Shutdown, release};
+    use crate::kubelet::target::Target;
+    use crate::state::volume::Volume;
+    use crate::sys::deadline::Deadline;
+    use crate::sys::root_only;
+    use std::ffi::OsStr;
+    use std::time::Duration;
+
+    #[test]
+    fn a_volume_of_a_newer_build_is_left_by_mounts_and_removed_by_unmounts() {
+        let dir = tempfile::tempdir().unwrap();
+        let volume = Volume::new("ab", dir.path().join("ab"));
+        let deadline = Deadline::after(Duration::from_secs(60));
+        drop(volume.lock(deadline).unwrap());
+        let target = Target::parse(OsStr::new("/no/such/target")).unwrap();
+        volume.register(&target).unwrap();
+        let newer = br#"{"version":99,"build":"9.0","new":{}}"#;
+        let file = |name: &str| volume.directory().join(name);
+        root_only::write(&volume.passwd_file(), b"key").unwrap();
+
+        root_only::write(&file("serve.json"), newer).unwrap();
+        assert!(volume.check_format().is_ok(), "it is about to be removed");
+        root_only::write(&file("volume.json"), b"{}").unwrap();
+        let error = format!("{:#}", volume.check_format().unwrap_err());
+        assert!(
+            error.contains("/ab/serve.json: build \"9.0\" of"),
+            "{error}"
+        );
+        root_only::write(&file("volume.json"), newer).unwrap();
+        let error = format!("{:#}", volume.check_format().unwrap_err());
+        assert!(
+            error.contains("/ab/volume.json: build \"9.0\" of"),
+            "{error}"
+        );
+
+        release(&volume, &target, Shutdown::Graceful, deadline).unwrap();
+        assert!(!volume.directory().exists());
+    }
 }

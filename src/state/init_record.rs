@@ -1,6 +1,7 @@
 //! The record of `init`: a file in the state directory that says which build of the driver kubelet
 //! has loaded. The installer's readiness is made of it.
 
+use crate::format;
 use crate::state::directory::StateDirectory;
 use crate::state::layout::INIT_RECORD;
 use anyhow::{Context as _, Result};
@@ -8,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use std::path::Path;
 
 /// What this build is called, different for any two that differ in their sources.
-pub const BUILD: &str = env!("OSS_BUILD");
+pub const BUILD: &str = format::BUILD;
 
 /// One run of `init`.
 #[derive(Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]

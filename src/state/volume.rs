@@ -1,9 +1,10 @@
 //! One volume in the state directory: its lock, its targets, and the records about its daemon.
 
+use crate::format;
 use crate::kubelet::target::Target;
-use crate::serve::{self, plan::Plan};
+use crate::serve::{self, plan, plan::Plan};
 use crate::state::layout::{INCOMPLETE, VolumeLayout, is_id};
-use crate::state::start::Start;
+use crate::state::start::{self, Start};
 use crate::sys::deadline::Deadline;
 use crate::sys::lock::Lock;
 use crate::sys::process::{Process, ProcessId};
@@ -219,9 +220,28 @@ impl Volume {
     pub(crate) fn read_start(&self) -> Result<Option<Start>> {
         let path = self.layout.start();
         root_only::read(&path)?
-            .map(|text| serde_json::from_str(&text))
+            .map(|text| Start::parse(&text))
             .transpose()
             .with_context(|| format!("read {}", path.display()))
+    }
+
+    /// An error if a newer build of the driver has mounted this volume: what it recorded is to be left
+    /// alone. What cannot be read at all is no error, it is recorded anew.
+    pub(crate) fn check_format(&self) -> Result<()> {
+        let layout = &self.layout;
+        // Without a start the volume is about to be removed.
+        if !layout.start().exists() {
+            return Ok(());
+        }
+        for (path, newest) in [
+            (layout.start(), start::VERSION),
+            (layout.plan(), plan::VERSION),
+        ] {
+            if let Some(text) = root_only::read(&path)? {
+                format::check(&text, newest).with_context(|| path.display().to_string())?;
+            }
+        }
+        Ok(())
     }
 
     /// Keeps systemd from serving the volume again.
