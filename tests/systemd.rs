@@ -291,9 +291,12 @@ fn daemons_of_the_old_driver_are_taken_out_of_kubelets_cgroup() {
     let passwd = cluster.node.path("/etc/passwd-ossfs");
     fs::write(&passwd, format!("docker:key:{SECRET}\n")).unwrap();
     fs::set_permissions(&passwd, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
-    // As the old driver does it: a daemon that forks off within kubelet's cgroup.
+    // As the old driver does it: a daemon that forks off within kubelet's cgroup. And a process that is
+    // as in a container, with a name and an argument that it has chosen.
+    const STRANGER: &str = "/var/lib/kubelet/pods/u9/volumes/alicloud~oss/v";
+    cluster.node.run(&["cp", "/bin/sh", "/run/ossfs"]).unwrap();
     let script = format!(
-        "s3fs docker {} -ourl={} -opasswd_file=/etc/passwd-ossfs -ouse_path_request_style -oallow_other\necho '{{\"status\":\"Success\"}}' >/run/old.done\n",
+        "unshare --mount /run/ossfs -c 'while :; do sleep 1000; done' {STRANGER} >/run/stranger 2>&1 &\ns3fs docker {} -ourl={} -opasswd_file=/etc/passwd-ossfs -ouse_path_request_style -oallow_other\necho '{{\"status\":\"Success\"}}' >/run/old.done\n",
         target.display(),
         cluster.store.url()
     );
@@ -303,8 +306,16 @@ fn daemons_of_the_old_driver_are_taken_out_of_kubelets_cgroup() {
     Answer::parse(&fs::read_to_string(cluster.node.path("/run/old.done")).unwrap()).success();
     fs::write(cluster.node.path(target.join("file")), "content").unwrap();
 
+    // In a group of its own, with the same name and such an argument.
+    let stranger = ["/run/ossfs", "-c", "while :; do sleep 1000; done", STRANGER];
+    cluster
+        .node
+        .systemd_run("stranger", &[], &stranger)
+        .unwrap();
+
     let said = cluster.node.run(&["/opt/oss/oss", "adopt"]).unwrap();
     assert!(said.contains("is in alicloud-oss.slice"), "{said}");
+    assert!(!said.contains(STRANGER), "{said}");
     assert_eq!(cluster.node.run(&["/opt/oss/oss", "adopt"]).unwrap(), "");
     cluster.node.systemctl(&["restart", "kubelet"]).unwrap();
     assert_eq!(read(&cluster, &target.join("file")).unwrap(), b"content");

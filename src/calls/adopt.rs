@@ -2,22 +2,28 @@
 //! there, so that the next restart of kubelet does not end them. Their mounts are not touched.
 
 use crate::descriptor;
-use crate::kubelet::DRIVER_DIRECTORY;
+use crate::kubelet::{DRIVER_DIRECTORY, group};
 use crate::ossfs::systemd;
 use crate::sys::process;
 use anyhow::{Result, bail};
 
-/// Moves every daemon that serves a target and is not in the daemons' slice into it. Returns one
-/// line for each; the error names those that stay where they are.
+/// Moves every daemon that serves a target and is in kubelet's control group into the daemons' slice.
+/// Only processes of the host count: anybody's process in a container may have such a name and such
+/// arguments. Returns one line for each; the error names those that stay where they are.
 pub(super) fn adopt() -> Result<Vec<String>> {
     if !systemd::is_running() {
         bail!("systemd is not running on this node: there is no slice to move a daemon to");
     }
+    let kubelets: Vec<String> = process::named(&group::PROGRAMS)
+        .filter(|pid| is_of_host(*pid))
+        .filter_map(group_of)
+        .collect();
     let (mut moved, mut failed) = (Vec::new(), Vec::new());
     for (pid, target) in
         process::with_argument_in(&descriptor::NAMES, &format!("/volumes/{DRIVER_DIRECTORY}/"))
     {
-        if systemd::is_in_slice(pid) {
+        let is_ours = || group_of(pid).is_some_and(|group| group::is_of_kubelet(&group, &kubelets));
+        if systemd::is_in_slice(pid) || !is_of_host(pid) || !is_ours() {
             continue;
         }
         match systemd::adopt(pid) {
@@ -35,4 +41,15 @@ pub(super) fn adopt() -> Result<Vec<String>> {
         bail!("{}", failed.join("; "));
     }
     Ok(moved)
+}
+
+/// Whether the process `pid` is in the namespaces of the host's first process.
+fn is_of_host(pid: i32) -> bool {
+    process::shares_namespaces(pid, 1)
+}
+
+/// The control group that systemd keeps the process `pid` in.
+fn group_of(pid: i32) -> Option<String> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    group::of_systemd(&text).map(str::to_owned)
 }

@@ -7,6 +7,8 @@ use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rustix::process::{PidfdFlags, pidfd_open, pidfd_send_signal};
+use std::fs::File;
+use std::io::Read as _;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::process::Child;
@@ -14,6 +16,10 @@ use std::time::Duration;
 
 /// How often to check whether a process has ended, on kernels without pidfds: they have no event.
 const CHECK_AGAIN: Duration = Duration::from_millis(20);
+
+/// The longest beginning of a process's command line that is read, in bytes: a process makes it as long
+/// as it likes (PR_SET_MM_MAP, prctl(2)). Those of ossfs are far shorter.
+const MAX_COMMAND_LINE: u64 = 128 * 1024;
 
 /// What identifies one process among all that ever ran on this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -177,13 +183,8 @@ pub fn with_argument(names: &[&str], argument: &str) -> Vec<ProcessId> {
         .collect()
 }
 
-/// The processes of root, named as one of `names`, that have an argument with `part` in it, and that
-/// argument.
-pub fn with_argument_in(names: &[&str], part: &str) -> Vec<(i32, String)> {
-    daemons(names, |argument| argument.contains(part)).collect()
-}
-
-fn daemons(names: &[&str], is_it: impl Fn(&str) -> bool) -> impl Iterator<Item = (i32, String)> {
+/// The numbers of the processes of root that are named as one of `names`.
+pub(crate) fn named(names: &[&str]) -> impl Iterator<Item = i32> {
     let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     entries
         .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok())
@@ -192,12 +193,32 @@ fn daemons(names: &[&str], is_it: impl Fn(&str) -> bool) -> impl Iterator<Item =
                 && std::fs::read_to_string(format!("/proc/{pid}/comm"))
                     .is_ok_and(|name| names.contains(&name.trim()))
         })
-        .filter_map(move |pid| {
-            let line = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-            let line = String::from_utf8_lossy(&line);
-            let argument = line.split('\0').find(|argument| is_it(argument))?;
-            Some((pid, argument.to_owned()))
-        })
+}
+
+/// Whether the process `pid` is in the PID, mount and user namespace of the process `other`. A
+/// container has at least a mount namespace of its own.
+pub(crate) fn shares_namespaces(pid: i32, other: i32) -> bool {
+    ["pid", "mnt", "user"].iter().all(|kind| {
+        let namespace = |pid| std::fs::read_link(format!("/proc/{pid}/ns/{kind}")).ok();
+        namespace(pid).is_some_and(|found| Some(found) == namespace(other))
+    })
+}
+
+/// The processes of root, named as one of `names`, that have an argument with `part` in it, and that
+/// argument.
+pub fn with_argument_in(names: &[&str], part: &str) -> Vec<(i32, String)> {
+    daemons(names, |argument| argument.contains(part)).collect()
+}
+
+fn daemons(names: &[&str], is_it: impl Fn(&str) -> bool) -> impl Iterator<Item = (i32, String)> {
+    named(names).filter_map(move |pid| {
+        let mut line = Vec::new();
+        let file = File::open(format!("/proc/{pid}/cmdline")).ok()?;
+        file.take(MAX_COMMAND_LINE).read_to_end(&mut line).ok()?;
+        let line = String::from_utf8_lossy(&line);
+        let argument = line.split('\0').find(|argument| is_it(argument))?;
+        Some((pid, argument.to_owned()))
+    })
 }
 
 /// Closes every descriptor but stdin, stdout and stderr, whoever opened it. To be called while
@@ -219,9 +240,10 @@ pub fn close_inherited() -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Process, ProcessId, parse_stat, with_argument};
+    use super::{Process, ProcessId, parse_stat, shares_namespaces, with_argument};
     use crate::sys::deadline::Deadline;
-    use std::process::Command;
+    use std::io::{BufRead as _, BufReader};
+    use std::process::{Command, Stdio};
     use std::time::Duration;
 
     #[test]
@@ -256,6 +278,30 @@ mod tests {
             ..own
         };
         assert!(before.open().unwrap().is_none());
+    }
+
+    #[test]
+    fn a_process_with_a_mount_namespace_of_its_own_shares_not_all() {
+        let own = std::process::id().cast_signed();
+        assert!(shares_namespaces(own, own));
+        assert!(!shares_namespaces(i32::MAX, own));
+        if !nix::unistd::geteuid().is_root() {
+            return;
+        }
+        let mut child = Command::new("unshare")
+            .args(["--mount", "sh", "-c", "echo; read end"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // The shell runs, so its namespace has been made.
+        let mut line = String::new();
+        let stdout = child.stdout.take().unwrap();
+        BufReader::new(stdout).read_line(&mut line).unwrap();
+        let found = shares_namespaces(child.id().cast_signed(), own);
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        assert!(!found);
     }
 
     #[test]
