@@ -13,6 +13,7 @@ use crate::kubelet::call::Call;
 use crate::kubelet::response::Response;
 use crate::kubelet::target::Target;
 use crate::logging;
+use crate::service::kubelet_root::real_path;
 use anyhow::{Result, anyhow};
 pub use serve::serve;
 use std::ffi::OsStr;
@@ -90,6 +91,7 @@ fn logged(
         Err(_) => ("-".to_owned(), "-".to_owned()),
     };
     let mut subject = String::new();
+    let target = target.and_then(real_path);
     let response = match step(target, config, &mut subject) {
         Ok(()) => Response::success(),
         Err(e) => Response::failure(&format!("{e:#}")),

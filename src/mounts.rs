@@ -2,5 +2,6 @@
 
 pub(crate) mod bind;
 pub(crate) mod directory;
+pub(crate) mod links;
 pub mod table;
 pub(crate) mod unmount;

@@ -3,6 +3,7 @@
 
 pub(crate) mod directories;
 pub(crate) mod ensure;
+pub(crate) mod kubelet_root;
 mod mount_options;
 pub(crate) mod plan;
 pub(crate) mod release;

@@ -65,7 +65,10 @@ fn unmount_target(target: &Target, volumes: &[Volume], deadline: Deadline) -> Re
     if !directory::is_mount_point(path)? {
         return Ok(());
     }
-    let daemons = process::with_argument(&descriptor::NAMES, target.as_str());
+    let daemons: Vec<_> = target
+        .names()
+        .flat_map(|name| process::with_argument(&descriptor::NAMES, name))
+        .collect();
     report(target, unmount::in_helper(path, deadline.half())?)?;
     for daemon in daemons {
         if let Some(process) = daemon.open()?

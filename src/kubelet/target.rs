@@ -8,10 +8,15 @@ use sha2::{Digest as _, Sha256};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
+/// The directory of all Pods in kubelet's root directory.
+const PODS: &str = "pods";
+
 /// A target path: absolute, without `.` and `..`, printable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
     path: String,
+    /// As kubelet has it, where that is another path to the same directory.
+    given: Option<String>,
 }
 
 impl Target {
@@ -32,7 +37,37 @@ impl Target {
         }
         Ok(Self {
             path: path.to_owned(),
+            given: None,
         })
+    }
+
+    /// kubelet's root directory in the path, and what is below it, `pods/…`; `None` where the path is
+    /// not laid out as kubelet does it, or where the root might be below another one's Pods.
+    pub(crate) fn root_and_rest(&self) -> Option<(&Path, &Path)> {
+        let (pod, _, _) = self.parts()?;
+        let root = pod.parent()?.parent()?;
+        let rest = self.path().strip_prefix(root).ok()?;
+        (!root.iter().any(|name| name == PODS)).then_some((root, rest))
+    }
+
+    /// This target by the path that it has below `root`, which is another path to kubelet's root
+    /// directory. An error as of `parse`.
+    pub(crate) fn at_root(self, root: &Path) -> Result<Self, String> {
+        let Some((_, rest)) = self.root_and_rest() else {
+            return Ok(self);
+        };
+        let real = Self::parse(root.join(rest).as_os_str())?;
+        Ok(Self {
+            given: (real.path != self.path).then_some(self.path),
+            ..real
+        })
+    }
+
+    /// Every path by which kubelet, or the driver before this one, may have named it.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        [self.path.as_str()]
+            .into_iter()
+            .chain(self.given.as_deref())
     }
 
     pub(crate) fn as_str(&self) -> &str {
@@ -52,7 +87,7 @@ impl Target {
         let pod = volumes.parent()?;
         let laid_out = name(driver)? == DRIVER_DIRECTORY
             && name(volumes)? == "volumes"
-            && name(pod.parent()?)? == "pods";
+            && name(pod.parent()?)? == PODS;
         let uid = pod.file_name()?.to_str()?;
         let volume = self.path().file_name()?.to_str()?;
         laid_out.then_some((pod, uid, volume))
@@ -107,6 +142,32 @@ mod tests {
                 "/var/lib/kubelet/pods/aa7a-2990/volume-subpaths/grep"
             ))
         );
+    }
+
+    #[test]
+    fn a_target_has_the_real_path_of_kubelets_root() {
+        let given = "/var/lib/kubelet/pods/u/volumes/alicloud~oss/v";
+        let real = "/data/kubelet/pods/u/volumes/alicloud~oss/v";
+        let moved = target(given)
+            .unwrap()
+            .at_root(Path::new("/data/kubelet"))
+            .unwrap();
+        assert_eq!(moved.as_str(), real);
+        assert_eq!(moved.names().collect::<Vec<_>>(), [real, given]);
+        assert_eq!(moved.key(), target(real).unwrap().key());
+        let same = target(real).unwrap();
+        let root = same.root_and_rest().unwrap().0.to_owned();
+        assert_eq!(root, Path::new("/data/kubelet"));
+        assert_eq!(same.clone().at_root(&root), Ok(same));
+        for text in [
+            "/mnt",
+            "/k/pods/u/volumes/other~driver/v",
+            "/k/pods/u/x/pods/u/volumes/alicloud~oss/v",
+        ] {
+            let target = target(text).unwrap();
+            assert_eq!(target.root_and_rest(), None, "{text}");
+            assert_eq!(target.clone().at_root(Path::new("/d")), Ok(target));
+        }
     }
 
     #[test]

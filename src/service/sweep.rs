@@ -2,6 +2,7 @@
 
 use crate::kubelet::target::Target;
 use crate::mounts::directory::Directory;
+use crate::service::kubelet_root::real_path;
 use crate::service::release::{Shutdown, remove};
 use crate::state::directory::StateDirectory;
 use crate::state::volume::Volume;
@@ -52,5 +53,6 @@ fn sweep_one(volume: &Volume, deadline: Deadline) -> Result<()> {
 
 /// Whether kubelet has removed the directory `target`.
 fn is_gone(target: &Target) -> bool {
-    matches!(Directory::open(target.path()), Ok(None))
+    // Recorded before kubelet's root directory was moved and became a link.
+    real_path(target.clone()).is_ok_and(|target| matches!(Directory::open(target.path()), Ok(None)))
 }

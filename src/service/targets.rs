@@ -4,6 +4,7 @@
 use crate::mounts::bind::bind;
 use crate::mounts::directory::Directory;
 use crate::mounts::table::MountTable;
+use crate::service::kubelet_root::real_path;
 use crate::state::volume::Volume;
 use anyhow::{Context as _, Result};
 use std::path::Path;
@@ -19,6 +20,10 @@ pub(crate) fn bind_lost(volume: &Volume) -> Result<Vec<String>> {
     };
     let mut pods = Vec::new();
     for target in volume.targets()? {
+        // One by whose path nothing can be reached has nothing mounted that could be bound anew.
+        let Ok(target) = real_path(target) else {
+            continue;
+        };
         let is_lost = |path: &Path| {
             table
                 .top(path)

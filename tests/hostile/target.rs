@@ -8,8 +8,9 @@ use serde_json::json;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::OsStringExt as _;
-use std::os::unix::fs::symlink;
-use std::path::Path;
+use std::os::unix::fs::{PermissionsExt as _, chown, lchown, symlink};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use support::{Answer, Sandbox, with_sandbox};
 
 #[test]
@@ -261,5 +262,156 @@ fn a_volume_may_have_any_name_that_a_directory_may_have() {
             assert!(!target.exists(), "{name}");
             recorder.assert_nothing_left(&name);
         }
+    });
+}
+
+/// Has kubelet's root directory be `/mnt/data/kubelet` of the test's own mounts, behind the link
+/// `/mnt/kubelet`; returns a TARGET by the link and by its real path, which exists.
+fn moved_root(pod: &str) -> (PathBuf, PathBuf) {
+    let rest = format!("pods/{pod}/volumes/alicloud~oss/v");
+    if !Path::new("/mnt/data").exists() {
+        let flags = nix::mount::MsFlags::empty();
+        nix::mount::mount(
+            Some("tmpfs"),
+            "/mnt",
+            Some("tmpfs"),
+            flags,
+            Some("mode=755"),
+        )
+        .unwrap();
+        fs::create_dir_all("/mnt/data/kubelet").unwrap();
+        symlink("data/kubelet", "/mnt/kubelet").unwrap();
+    }
+    let real = Path::new("/mnt/data/kubelet").join(&rest);
+    fs::create_dir_all(&real).unwrap();
+    (Path::new("/mnt/kubelet").join(rest), real)
+}
+
+/// How much is mounted at `path` in the test's own namespace, which is this thread's.
+fn mounts_at(path: &Path) -> usize {
+    let table = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
+    let points = table.lines().filter_map(|line| line.split(' ').nth(4));
+    points.filter(|point| Path::new(point) == path).count()
+}
+
+fn unmount_at(node: &Sandbox, target: &Path) -> Answer {
+    let arguments = [OsStr::new("unmount"), target.as_os_str()];
+    node.kubelet.call(&arguments)
+}
+
+#[test]
+#[ignore = "needs root, /dev/fuse and s3fs"]
+fn kubelets_root_directory_may_be_reached_through_a_link_of_roots() {
+    with_sandbox(DRIVER, |node| {
+        let (linked, real) = moved_root("u1");
+        mount_at(node, &linked).success();
+        fs::write(real.join("file"), "x").unwrap();
+        // By either path it is the same one.
+        mount_at(node, &real).success();
+        assert_eq!(mounts_at(&real), 1);
+        unmount_at(node, &linked).success();
+        assert_eq!(mounts_at(&real), 0);
+        assert_eq!(node.store.object("docker", "file").unwrap(), b"x");
+        node.assert_clean();
+        unmount_at(node, &linked).success();
+
+        // What the old driver has mounted there, before the driver and the root directory changed.
+        let none = None::<&str>;
+        let flags = nix::mount::MsFlags::empty();
+        nix::mount::mount(Some("tmpfs"), &real, Some("tmpfs"), flags, none).unwrap();
+        unmount_at(node, &linked).success();
+        assert_eq!(mounts_at(&real), 0);
+
+        // Whoever can write to a directory on the way could lead it elsewhere.
+        for directory in ["/mnt", "/mnt/data", "/mnt/data/kubelet"] {
+            for (mode, owner) in [(0o777, 0), (0o755, 1000)] {
+                fs::set_permissions(directory, fs::Permissions::from_mode(mode)).unwrap();
+                chown(directory, Some(owner), None).unwrap();
+                for answer in [mount_at(node, &linked), unmount_at(node, &linked)] {
+                    let message = answer.failure();
+                    let expected =
+                        format!("{directory} is on the way through a symbolic link and ");
+                    assert!(message.contains(&expected), "{message}");
+                }
+                fs::set_permissions(directory, fs::Permissions::from_mode(0o755)).unwrap();
+                chown(directory, Some(0), None).unwrap();
+            }
+        }
+        lchown("/mnt/kubelet", Some(1000), None).unwrap();
+        assert!(
+            mount_at(node, &linked)
+                .failure()
+                .contains("belongs to user 1000")
+        );
+        nix::mount::umount("/mnt").unwrap();
+    });
+}
+
+#[test]
+#[ignore = "needs root, /dev/fuse and s3fs"]
+fn from_pods_on_no_link_is_followed_whosever_it_is() {
+    with_sandbox(DRIVER, |node| {
+        let recorder = Recorder::new(node, &Then::Serve, json!({}));
+        let (linked, real) = moved_root("u1");
+        // The same tree, where a link leads to at each depth.
+        let other = Path::new("/mnt/data/other");
+        fs::create_dir_all(other.join("pods/u1/volumes/alicloud~oss/v")).unwrap();
+        let none = None::<&str>;
+        let flags = nix::mount::MsFlags::empty();
+        let canary = other.join("pods/u1/volumes/alicloud~oss/v");
+        nix::mount::mount(Some("tmpfs"), &canary, Some("tmpfs"), flags, none).unwrap();
+        for part in real.ancestors().take(5) {
+            let rest = part.strip_prefix("/mnt/data/kubelet").unwrap();
+            let name = part.display();
+            fs::rename(part, "/mnt/data/kept").unwrap();
+            symlink(other.join(rest), part).unwrap();
+            for target in [&linked, &real] {
+                let message = mount_at(node, target).failure().to_owned();
+                let expected = format!("{name} is a symbolic link or not a directory");
+                assert!(message.contains(&expected), "{name}: {message}");
+                unmount_at(node, target);
+                assert_eq!(mounts_at(&canary), 1, "{name}: unmounted");
+                assert_eq!(recorder.arguments(), None, "{name}: ossfs was started");
+            }
+            fs::remove_file(part).unwrap();
+            fs::rename("/mnt/data/kept", part).unwrap();
+        }
+        nix::mount::umount(&canary).unwrap();
+        nix::mount::umount("/mnt").unwrap();
+    });
+}
+
+#[test]
+#[ignore = "needs root, /dev/fuse and s3fs"]
+fn a_link_that_comes_and_goes_during_calls_is_never_followed() {
+    with_sandbox(DRIVER, |node| {
+        let (linked, real) = moved_root("u1");
+        let volumes = Path::new("/mnt/data/kubelet/pods/u1/volumes");
+        let canary = Path::new("/mnt/data/canary/alicloud~oss/v");
+        fs::create_dir_all(canary).unwrap();
+        let link = Path::new("/mnt/data/link");
+        symlink("/mnt/data/canary", link).unwrap();
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let here = nix::fcntl::AT_FDCWD;
+                let exchange = nix::fcntl::RenameFlags::RENAME_EXCHANGE;
+                while !done.load(Ordering::Relaxed) {
+                    nix::fcntl::renameat2(here, volumes, here, link, exchange).unwrap();
+                }
+                if volumes.is_symlink() {
+                    nix::fcntl::renameat2(here, volumes, here, link, exchange).unwrap();
+                }
+            });
+            for _ in 0..20 {
+                mount_at(node, &linked);
+                assert_eq!(mounts_at(canary), 0, "mounted behind the link");
+                unmount_at(node, &linked);
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+        unmount_at(node, &linked).success();
+        assert_eq!(mounts_at(&real), 0);
+        nix::mount::umount("/mnt").unwrap();
     });
 }
