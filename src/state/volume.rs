@@ -5,6 +5,7 @@ use crate::kubelet::target::Target;
 use crate::serve::{self, plan, plan::Plan};
 use crate::state::layout::{INCOMPLETE, VolumeLayout, is_id};
 use crate::state::start::{self, Start};
+use crate::sys::boot_clock;
 use crate::sys::deadline::Deadline;
 use crate::sys::lock::Lock;
 use crate::sys::process::{Process, ProcessId};
@@ -155,15 +156,17 @@ impl Volume {
 
     /// Records that daemon and store answer at this moment.
     pub(crate) fn record_probe(&self) -> Result<()> {
-        root_only::write(&self.layout.probed(), b"")
+        let now = boot_clock::render(boot_clock::now());
+        root_only::write(&self.layout.probed(), now.as_bytes())
     }
 
-    /// Whether daemon and store answered within the last `time`.
+    /// Whether daemon and store answered within the last `time`, whatever was done to the node's clock
+    /// meanwhile.
     pub(crate) fn was_probed_within(&self, time: Duration) -> bool {
-        let modified =
-            std::fs::symlink_metadata(self.layout.probed()).and_then(|meta| meta.modified());
-        // The clock was set back.
-        modified.is_ok_and(|at| at.elapsed().is_ok_and(|age| age < time))
+        let record = root_only::read(&self.layout.probed()).ok().flatten();
+        record
+            .and_then(|text| boot_clock::age(&text, boot_clock::now()))
+            .is_some_and(|age| age < time)
     }
 
     /// Records that the unmount call no longer waits for the process of the volume: whatever is left
@@ -310,5 +313,38 @@ impl Volume {
             }
             _ => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Volume;
+    use crate::sys::{boot_clock, root_only};
+    use std::fs::File;
+    use std::time::{Duration, SystemTime};
+
+    #[test]
+    fn a_probe_holds_for_its_time_whatever_the_clock_of_the_node_says() {
+        let dir = tempfile::tempdir().unwrap();
+        let volume = Volume::new("ab", dir.path().join("ab"));
+        root_only::make_directory(volume.directory()).unwrap();
+        let (hour, second) = (Duration::from_secs(3600), Duration::from_secs(1));
+        assert!(!volume.was_probed_within(hour));
+        volume.record_probe().unwrap();
+        let path = volume.directory().join("probed");
+        let set_modified = |time| File::open(&path).unwrap().set_modified(time).unwrap();
+        for time in [SystemTime::UNIX_EPOCH, SystemTime::now() + hour] {
+            set_modified(time);
+            assert!(volume.was_probed_within(hour), "{time:?}");
+        }
+        let write = |at| root_only::write(&path, boot_clock::render(at).as_bytes()).unwrap();
+        write(boot_clock::now() - second);
+        set_modified(SystemTime::now());
+        assert!(!volume.was_probed_within(second), "long ago");
+        write(boot_clock::now() + hour);
+        assert!(!volume.was_probed_within(2 * hour), "in the future");
+        // As earlier builds left it.
+        root_only::write(&path, b"").unwrap();
+        assert!(!volume.was_probed_within(hour));
     }
 }

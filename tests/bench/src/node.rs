@@ -11,7 +11,7 @@ use std::fs::File;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 use support::namespace::{self, MountNamespace};
 use support::volume_options;
 
@@ -146,15 +146,13 @@ impl Node {
         Ok(time)
     }
 
-    /// Has the driver believe that the only volume was last seen to be served two seconds ago.
+    /// Has the driver know of no probe of the only volume: it makes one, as it does seconds after the last.
     pub(crate) fn let_probe_pass(&self) -> Result<()> {
         let note = Path::new(STATE)
             .join("volumes")
             .join(self.volume()?)
             .join("probed");
-        let file = File::options().write(true).open(note);
-        file.and_then(|file| file.set_modified(SystemTime::now() - Duration::from_secs(2)))
-            .context("change the time of the driver's note of its last probe")
+        std::fs::remove_file(note).context("remove the driver's record of its last probe")
     }
 
     /// What the process of the only volume answers over its control socket.
