@@ -6,14 +6,18 @@ use crate::serve::protocol::{
     Answer, Call, FAILURE, MAX_LINE, Reply, Request, SOCKET, Status, VERSION,
 };
 use anyhow::{Context as _, Result, bail};
+use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use rustix::event::{PollFd, PollFlags, poll};
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Instant;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
+/// How often to look for a process that listens, where nothing tells.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// The longest message of a process that could not begin, in bytes.
 const MAX_FAILURE: u64 = 4096;
 
@@ -67,14 +71,34 @@ pub fn is_listening(volume: &Path) -> bool {
 
 fn call(volume: &Path, call: Call, deadline: Instant) -> Result<Status> {
     // Watched from before the first look, so that nothing appears unseen.
-    let changes = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)
-        .context("watch the volume's directory")?;
-    changes
-        .add_watch(
-            volume,
-            AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_DELETE_SELF,
-        )
-        .with_context(|| format!("watch {}", volume.display()))?;
+    let changes = match watch(volume) {
+        Ok(changes) => Some(changes),
+        Err(e @ (Errno::EMFILE | Errno::ENFILE | Errno::ENOSPC | Errno::ENOMEM)) => {
+            log::debug!("watch {}: {e}: looking again and again", volume.display());
+            None
+        }
+        Err(e) => return Err(e).with_context(|| format!("watch {}", volume.display())),
+    };
+    ask_or_wait(volume, call, deadline, changes.as_ref())
+}
+
+/// Tells when something appears in the directory `volume`.
+fn watch(volume: &Path) -> Result<Inotify, Errno> {
+    let changes = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
+    let what = AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_DELETE_SELF;
+    changes.add_watch(volume, what)?;
+    Ok(changes)
+}
+
+/// Without `changes` it looks again and again: other programs of root's may have taken every inotify
+/// instance of the node (`fs.inotify.max_user_instances` is 128), and a socket that is not there yet
+/// has no other event. That is better than a mount that fails, and it ends with the deadline.
+fn ask_or_wait(
+    volume: &Path,
+    call: Call,
+    deadline: Instant,
+    changes: Option<&Inotify>,
+) -> Result<Status> {
     loop {
         if let Some(stream) = connect(volume)?
             && let Some(status) = ask(stream, call, deadline)?
@@ -85,10 +109,18 @@ fn call(volume: &Path, call: Call, deadline: Instant) -> Result<Status> {
             bail!("{reason}");
         }
         // Nobody listens yet, or whoever did was killed: its successor renames a new socket here.
-        wait_for(changes.as_fd(), PollFlags::IN, deadline)
-            .context("the volume's process does not listen")?;
-        // Read to be quiet; the next look tells.
-        let _ = changes.read_events();
+        match changes {
+            Some(changes) => {
+                wait_for(changes.as_fd(), PollFlags::IN, deadline)
+                    .context("the volume's process does not listen")?;
+                // Read to be quiet; the next look tells.
+                let _ = changes.read_events();
+            }
+            None if Instant::now() >= deadline => {
+                bail!("the volume's process does not listen: the deadline has passed")
+            }
+            None => sleep(LOOK_AGAIN.min(deadline.saturating_duration_since(Instant::now()))),
+        }
     }
 }
 
@@ -169,5 +201,47 @@ fn wait_for(fd: BorrowedFd<'_>, events: PollFlags, deadline: Instant) -> Result<
             Ok(_) => return Ok(()),
             Err(e) => return Err(e).context("wait for the volume's process"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ask_or_wait;
+    use crate::serve::protocol::{Answer, Call, Reply, SOCKET, Status, VERSION};
+    use std::io::{BufRead as _, BufReader, Write as _};
+    use std::os::unix::net::UnixListener;
+    use std::time::{Duration, Instant};
+
+    #[test]
+    fn a_process_that_comes_up_is_found_without_inotify() {
+        let dir = tempfile::tempdir().unwrap();
+        let deadline = Instant::now() + Duration::from_secs(60);
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| ask_or_wait(dir.path(), Call::Wait, deadline, None));
+            let new = dir.path().join("new");
+            let listener = UnixListener::bind(&new).unwrap();
+            std::fs::rename(new, dir.path().join(SOCKET)).unwrap();
+            let (stream, _) = listener.accept().unwrap();
+            let mut request = String::new();
+            BufReader::new(&stream).read_line(&mut request).unwrap();
+            let reply = Reply {
+                version: VERSION,
+                answer: Answer::Status(Status::new(4711)),
+            };
+            writeln!(&stream, "{}", serde_json::to_string(&reply).unwrap()).unwrap();
+            assert_eq!(waiting.join().unwrap().unwrap().pid, 4711);
+        });
+    }
+
+    #[test]
+    fn looking_without_inotify_ends_with_the_deadline() {
+        let dir = tempfile::tempdir().unwrap();
+        let deadline = Instant::now() + Duration::from_millis(50);
+        let error = ask_or_wait(dir.path(), Call::Wait, deadline, None).unwrap_err();
+        assert_eq!(
+            format!("{error:#}"),
+            "the volume's process does not listen: the deadline has passed"
+        );
+        assert!(Instant::now() >= deadline);
     }
 }
