@@ -2,7 +2,7 @@
 //! cannot be written, calls work all the same; nothing is ever logged to kubelet's pipe.
 
 use crate::config::LogLevel;
-use crate::text::strip_control;
+use crate::text::log_line;
 use env_logger::{Builder, Target};
 use log::LevelFilter;
 use nix::fcntl::{Flock, FlockArg, OFlag};
@@ -40,7 +40,7 @@ pub(crate) fn start(path: &Path, level: LogLevel) {
         .target(Target::Pipe(target))
         .format(move |out, record| {
             // One write a record, and one line: lines of calls that run at once do not mix.
-            let line = strip_control(&record.args().to_string());
+            let line = log_line(&record.args().to_string());
             let time = humantime::format_rfc3339_millis(SystemTime::now());
             out.write_all(format!("{time} {:5} {pid} {line}\n", record.level()).as_bytes())
         })

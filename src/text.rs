@@ -1,10 +1,49 @@
 //! Checks and small changes of text that does not come from this program: paths, control characters,
 //! values that a message repeats.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 /// The longest part of a value that a message repeats, in characters.
 const MAX_QUOTED: usize = 64;
+
+/// The longest line of a log, in bytes: the name of an object, or a mount of somebody else's on this
+/// node, may be in it.
+const MAX_LINE: usize = 4096;
+/// The longest list in a message, in bytes.
+const MAX_LIST: usize = 1024;
+
+/// `text` as one line of a log: without control characters, and of bounded length.
+pub fn log_line(text: &str) -> String {
+    strip_control(&cut(text, MAX_LINE))
+}
+
+/// `text`, or its beginning of about `bytes` bytes and an ellipsis.
+pub(crate) fn cut(text: &str, bytes: usize) -> Cow<'_, str> {
+    match text.len() > bytes {
+        true => format!("{}…", &text[..text.floor_char_boundary(bytes)]).into(),
+        false => text.into(),
+    }
+}
+
+/// `items` with `separator` between them: as many as a message can bear, at least the beginning of one,
+/// and then how many more there are.
+pub fn list<T: AsRef<str>>(items: &[T], separator: &str) -> String {
+    let mut text = String::new();
+    for (n, item) in items.iter().enumerate() {
+        let item = cut(item.as_ref(), MAX_LIST);
+        if n > 0 && text.len() + separator.len() + item.len() > MAX_LIST {
+            // Writing to a String cannot fail.
+            let _ = write!(text, "{separator}and {} more", items.len() - n);
+            break;
+        }
+        if n > 0 {
+            text.push_str(separator);
+        }
+        text.push_str(&item);
+    }
+    text
+}
 
 /// `text` with every control character, line ends among them, replaced by a space: one line for a
 /// log or a terminal.
@@ -79,11 +118,31 @@ fn is_format(c: char) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{is_normal_path, quote, strip_control};
+    use super::{MAX_LINE, MAX_LIST, is_normal_path, list, log_line, quote, strip_control};
 
     #[test]
     fn control_characters_become_spaces() {
         assert_eq!(strip_control("a\nb\u{1b}[0m\t\u{85}c"), "a b [0m  c");
+    }
+
+    #[test]
+    fn a_line_of_a_log_has_a_bound() {
+        assert_eq!(log_line("a\nb"), "a b");
+        let line = log_line(&"é".repeat(100_000));
+        assert!(line.len() <= MAX_LINE + 3 && line.ends_with("é…"));
+    }
+
+    #[test]
+    fn a_list_has_a_bound_and_counts_what_it_leaves_out() {
+        assert_eq!(list::<&str>(&[], ", "), "");
+        assert_eq!(list(&["a", "b"], ", "), "a, b");
+        let many: Vec<String> = (0..10_000).map(|n| format!("pod-{n:05}")).collect();
+        let text = list(&many, "; ");
+        assert!(text.starts_with("pod-00000; pod-00001; "), "{text}");
+        assert!(text.ends_with("; and 9907 more"), "{text}");
+        assert!(text.len() < MAX_LIST + 32);
+        let text = list(&["x".repeat(1_000_000), "y".to_owned()], ", ");
+        assert!(text.ends_with("x…, and 1 more") && text.len() < MAX_LIST + 32);
     }
 
     #[test]

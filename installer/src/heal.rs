@@ -5,6 +5,7 @@ use crate::args::Settings;
 use crate::find::Found;
 use crate::host::{Host, program};
 use alicloud_oss::kubelet::{DRIVER_DIRECTORY, DRIVER_FILE};
+use alicloud_oss::text::list;
 use anyhow::Result;
 use serde_json::Value;
 use std::ffi::OsStr;
@@ -95,7 +96,7 @@ fn parse(text: &str, status: Option<i32>) -> Answer {
         (Some("Failure"), _) => Answer::Failed(answer["message"].as_str().unwrap_or("").to_owned()),
         (_, Some(0)) => Answer::Done(lines().collect()),
         _ if text.trim().is_empty() => Answer::Failed("it failed without output".to_owned()),
-        _ => Answer::Failed(lines().collect::<Vec<_>>().join("; ")),
+        _ => Answer::Failed(list(&lines().collect::<Vec<_>>(), "; ")),
     }
 }
 

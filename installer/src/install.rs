@@ -7,6 +7,7 @@ use crate::directory::{Directory, Kind};
 use crate::driver::{self, Init};
 use crate::inspect::{MODE, State, check_directory, inspect};
 use alicloud_oss::kubelet::{DRIVER_DIRECTORY, DRIVER_FILE};
+use alicloud_oss::text::list;
 use anyhow::{Context as _, Result, bail};
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::File;
@@ -192,7 +193,7 @@ pub(crate) fn remove(plugins: &Directory) -> Result<()> {
         log::warn!(
             "{} stays, it has files that are not the installer's: {}",
             directory.path().display(),
-            names.join(", ")
+            list(&names, ", ")
         );
     }
     plugins.sync()

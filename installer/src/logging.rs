@@ -1,6 +1,6 @@
 //! The installer's log on stderr, as a Pod's: one line for each event, as text or as JSON.
 
-use alicloud_oss::text::strip_control;
+use alicloud_oss::text::log_line;
 use env_logger::{Builder, Target};
 use log::LevelFilter;
 use serde::Serialize;
@@ -37,7 +37,7 @@ pub(crate) fn start(format: Format) {
 }
 
 fn line(format: Format, time: &str, level: &str, message: &str) -> String {
-    let message = strip_control(message);
+    let message = log_line(message);
     match format {
         Format::Text => format!("{time} {level:5} {message}\n"),
         Format::Json => {

@@ -4,6 +4,7 @@
 use crate::host::Host;
 use alicloud_oss::kubelet::target::Target;
 use alicloud_oss::mounts::table::{Mount, MountTable};
+use alicloud_oss::text::list;
 use anyhow::{Context as _, Result};
 use nix::poll::PollFlags;
 use std::fs::File;
@@ -111,7 +112,7 @@ pub(crate) fn describe(volumes: &[Volume], host: &Host) -> String {
             format!("volume {:?} of Pod {pod}", volume.name)
         })
         .collect();
-    texts.join(", ")
+    list(&texts, ", ")
 }
 
 /// `NAMESPACE/NAME` of the Pod with `uid`, if `directory` is that of its logs.

@@ -7,6 +7,7 @@ use crate::find::{self, Installed};
 use crate::mounts::{self, MountTables};
 use crate::watch::{Stop, Wake};
 use crate::{calls, checks, heal, install, node, state};
+use alicloud_oss::text::list;
 use anyhow::{Context as _, Result, bail};
 use std::path::Path;
 use std::time::Duration;
@@ -119,7 +120,7 @@ fn end_leftovers(
         bail!(
             "calls that were killed have left mounts that the driver did not end: {}: see its \
              messages above, then umount(8) them, or repair the driver first with oss-installer run",
-            left.join(", ")
+            list(&left, ", ")
         );
     }
     Ok(())

@@ -5,7 +5,11 @@ use crate::descriptor;
 use crate::kubelet::{DRIVER_DIRECTORY, group};
 use crate::ossfs::systemd;
 use crate::sys::process;
+use crate::text::{cut, list};
 use anyhow::{Result, bail};
+
+/// The longest TARGET in a message, in bytes: the process has chosen it.
+const MAX_TARGET: usize = 1024;
 
 /// Moves every daemon that serves a target and is in kubelet's control group into the daemons' slice.
 /// Only processes of the host count: anybody's process in a container may have such a name and such
@@ -28,7 +32,8 @@ pub(super) fn adopt() -> Result<Vec<String>> {
         }
         match systemd::adopt(pid) {
             Ok(()) => moved.push(format!(
-                "process {pid}, which serves {target}, is in {}",
+                "process {pid}, which serves {}, is in {}",
+                cut(&target, MAX_TARGET),
                 systemd::SLICE
             )),
             Err(e) => failed.push(format!("{e:#}")),
@@ -38,7 +43,7 @@ pub(super) fn adopt() -> Result<Vec<String>> {
         log::info!("adopt: {line}");
     }
     if !failed.is_empty() {
-        bail!("{}", failed.join("; "));
+        bail!("{}", list(&failed, "; "));
     }
     Ok(moved)
 }

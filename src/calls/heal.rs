@@ -12,6 +12,7 @@ use crate::service::{ensure, targets};
 use crate::state::directory::StateDirectory;
 use crate::state::volume::Volume;
 use crate::sys::deadline::Deadline;
+use crate::text::list;
 use anyhow::{Result, bail};
 
 /// Heals the volumes `ids`, or all of the node; ids without a volume are no error, it has ended.
@@ -37,7 +38,7 @@ pub(super) fn heal(ids: &[String], config: &Config) -> Result<Vec<String>> {
         log::info!("heal: {line}");
     }
     if !failed.is_empty() {
-        bail!("{}", failed.join("; "));
+        bail!("{}", list(&failed, "; "));
     }
     Ok(healed)
 }
@@ -63,6 +64,6 @@ fn heal_one(volume: &Volume, config: &Config) -> Result<Option<String>> {
     Ok(Some(format!(
         "a new process serves it; running containers keep the dead mount unless it is propagated to \
          them: restart the Pods {}",
-        targets::pods(volume)?.join(", ")
+        list(&targets::pods(volume)?, ", ")
     )))
 }

@@ -7,6 +7,7 @@ use crate::service::release::finish;
 use crate::service::targets;
 use crate::state::volume::Volume;
 use crate::sys::process::ProcessId;
+use crate::text::list;
 use anyhow::{Result, bail};
 use std::ffi::OsString;
 use std::path::Path;
@@ -61,7 +62,7 @@ fn bind_lost(volume: &Volume) {
         Ok(pods) => log::warn!(
             "volume {}: its mount was lost and made anew; restart the Pods {}",
             volume.id(),
-            pods.join(", ")
+            list(&pods, ", ")
         ),
         Err(e) => log::error!("volume {}: {e:#}", volume.id()),
     }

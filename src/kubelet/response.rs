@@ -4,7 +4,7 @@
 //! a call's arguments, keys among them, to its log when the exit status is not 0. So whatever the
 //! outcome, exactly one line is printed and the status is 0.
 
-use crate::text::strip_control;
+use crate::text::{cut, strip_control};
 use serde::Serialize;
 use std::io::Write as _;
 
@@ -110,7 +110,7 @@ impl Response {
 /// `text` with line ends and control characters as spaces, cut at `MAX_MESSAGE` bytes.
 fn one_line(text: &str) -> String {
     let flat = strip_control(text);
-    let mut line = flat.split(' ').filter(|w| !w.is_empty()).fold(
+    let line = flat.split(' ').filter(|w| !w.is_empty()).fold(
         String::with_capacity(flat.len()),
         |mut line, word| {
             if !line.is_empty() {
@@ -120,12 +120,7 @@ fn one_line(text: &str) -> String {
             line
         },
     );
-    if line.len() > MAX_MESSAGE {
-        let end = line.floor_char_boundary(MAX_MESSAGE);
-        line.truncate(end);
-        line.push('…');
-    }
-    line
+    cut(&line, MAX_MESSAGE).into_owned()
 }
 
 #[cfg(test)]

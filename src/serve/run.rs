@@ -20,7 +20,7 @@ use crate::serve::signals::Signals;
 use crate::serve::starts::Starts;
 use crate::serve::{control, descriptors, parent};
 use crate::sys::root_only;
-use crate::text::strip_control;
+use crate::text::{log_line, strip_control};
 use anyhow::{Context as _, Result};
 use std::ffi::OsString;
 use std::io::{ErrorKind, Write as _};
@@ -64,7 +64,7 @@ fn start_log(volume: &Path) {
         return logging::start(&log.file, log.level);
     }
     let format = |out: &mut env_logger::fmt::Formatter, record: &log::Record<'_>| {
-        let text = strip_control(&record.args().to_string());
+        let text = log_line(&record.args().to_string());
         writeln!(out, "{:5} {text}", record.level())
     };
     // Another logger is there already, in tests.
