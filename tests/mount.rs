@@ -539,3 +539,21 @@ fn a_node_that_is_drained_mounts_nothing_and_still_unmounts_and_heals() {
         node.unmount(&refused).success();
     });
 }
+
+/// What README says about `path`.
+#[test]
+#[ignore = "needs root, /dev/fuse and s3fs"]
+fn a_path_that_does_not_exist_mounts_empty_and_is_made_by_the_first_write() {
+    with_sandbox(DRIVER, |node| {
+        let target = node.target("u1", "v");
+        node.store.put("docker", "not/here", "x");
+        let options = node.options(json!({"path": "/not/there"}));
+        node.mount(&target, &options).success();
+        assert_eq!(fs::read_dir(&target).unwrap().count(), 0);
+        assert_eq!(node.store.object("docker", "not/there/"), None);
+        fs::write(target.join("file"), "x").unwrap();
+        node.unmount(&target).success();
+        let written = node.store.object("docker", "not/there/file");
+        assert_eq!(written.as_deref(), Some(&b"x"[..]));
+    });
+}
