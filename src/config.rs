@@ -2,6 +2,7 @@
 //! calls above all. Without it the defaults hold.
 
 mod endpoints;
+mod network;
 
 use crate::options::option::MountOption;
 use crate::options::policy::{self, Allowed};
@@ -70,6 +71,16 @@ pub struct Config {
     /// addresses are refused before, whatever is here.
     #[serde(deserialize_with = "allowed_hosts")]
     pub(crate) allowed_endpoints: Option<Vec<AllowedHost>>,
+    /// The proxy through which ossfs reaches stores with an https url.
+    #[serde(deserialize_with = "https_proxy")]
+    pub(crate) https_proxy: Option<String>,
+    /// Hosts that are reached without it, with commas between them.
+    #[serde(deserialize_with = "no_proxy")]
+    pub(crate) no_proxy: String,
+    /// A file with the certificates of private authorities. ossfs reads it after the node's own did not
+    /// verify a certificate, and repeats the request with it.
+    #[serde(deserialize_with = "some_path")]
+    pub(crate) ca_bundle: Option<PathBuf>,
     /// Credentials of the node for volumes without any. Absent: such volumes are refused.
     pub node_credentials: Option<NodeCredentials>,
 }
@@ -148,6 +159,9 @@ impl Default for Config {
             default_options: Vec::new(),
             allowed_options: Vec::new(),
             allowed_endpoints: None,
+            https_proxy: None,
+            no_proxy: String::new(),
+            ca_bundle: None,
             node_credentials: None,
         }
     }
@@ -305,6 +319,21 @@ fn allowed_hosts<'de, D: Deserializer<'de>>(
         .transpose()
 }
 
+fn https_proxy<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let text = Option::<String>::deserialize(deserializer)?;
+    text.map(|text| network::parse_proxy(&text).map_err(serde::de::Error::custom))
+        .transpose()
+}
+
+fn no_proxy<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let hosts = Vec::<String>::deserialize(deserializer)?;
+    network::parse_no_proxy(&hosts).map_err(serde::de::Error::custom)
+}
+
+fn some_path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
+    absolute_path(deserializer).map(Some)
+}
+
 fn ram_role<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     let role = Option::<String>::deserialize(deserializer)?;
     match role {
@@ -348,7 +377,8 @@ mod tests {
         let config = Config::parse(
             r#"{"ossfs":"/usr/bin/s3fs","stateDir":"/run/x","logFile":"/var/log/x.log","logLevel":"debug",
             "launcher":"direct","relay":true,"sandbox":"off","memoryLimit":"512Mi",
-            "hungAfterSeconds":50,"requestTimeoutSeconds":120,"temporaryDir":"/data/oss","shareMounts":false,"mountTimeoutSeconds":5,"unmountTimeoutSeconds":6,
+            "hungAfterSeconds":50,"requestTimeoutSeconds":120,"temporaryDir":"/data/oss","shareMounts":false,"mountTimeoutSeconds":5,
+            "httpsProxy":"http://proxy.example:3128","noProxy":["a.example"],"caBundle":"/etc/ca.pem","unmountTimeoutSeconds":6,
             "defaultOptions":["max_stat_cache_size=0","noua"],
             "allowedOptions":["use_cache=/var/cache/oss/","no_check_certificate"],
             "nodeCredentials":{"akIdFile":"/a","akSecretFile":"/b","buckets":["docker"],"ramRole":"node-role"}}"#,
@@ -443,6 +473,18 @@ mod tests {
             (
                 "{\"allowedEndpoints\":[\"*aliyuncs.com\"]}",
                 "key \"allowedEndpoints\": \"*aliyuncs.com\" is not a host, \"*.\" and a domain, or \"*\"",
+            ),
+            (
+                "{\"httpsProxy\":\"http://u:p@proxy:3128\"}",
+                "key \"httpsProxy\": it is not a proxy",
+            ),
+            (
+                "{\"noProxy\":[\"a,b\"]}",
+                "key \"noProxy\": \"a,b\" is not a host",
+            ),
+            (
+                "{\"caBundle\":\"ca.pem\"}",
+                "key \"caBundle\": \"ca.pem\" is not an absolute path",
             ),
             (
                 "{\"nodeCredentials\":{\"bucket\":[]}}",

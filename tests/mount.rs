@@ -7,7 +7,7 @@ use nix::unistd::Pid;
 use serde_json::json;
 use std::fs;
 use std::io::Write as _;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt, symlink};
 use std::process::Command;
 use std::time::Duration;
 use support::{PATIENCE, Pidfd, Settings, with_sandbox, with_settings};
@@ -555,5 +555,69 @@ fn a_path_that_does_not_exist_mounts_empty_and_is_made_by_the_first_write() {
         node.unmount(&target).success();
         let written = node.store.object("docker", "not/there/file");
         assert_eq!(written.as_deref(), Some(&b"x"[..]));
+    });
+}
+
+#[test]
+#[ignore = "needs root, /dev/fuse and s3fs"]
+fn proxy_and_certificates_come_from_the_node_configuration_alone() {
+    with_sandbox(DRIVER, |node| {
+        let target = node.target("u1", "v");
+        let (bundle, link) = (node.path("ca.pem"), node.path("link.pem"));
+        fs::write(&bundle, "certificate").unwrap();
+        fs::set_permissions(&bundle, PermissionsExt::from_mode(0o644)).unwrap();
+        symlink(&bundle, &link).unwrap();
+        // A volume's own keys for them do not exist.
+        let options = json!({
+            "httpsProxy": "http://evil.example:1", "caBundle": "/etc/passwd", "noProxy": "*",
+        });
+        let environment = || {
+            let [pid] = node.daemons()[..] else {
+                panic!("one daemon is expected");
+            };
+            let text = fs::read_to_string(format!("/proc/{pid}/environ")).unwrap();
+            let names = ["https_proxy=", "no_proxy=", "CURL_CA_BUNDLE="];
+            let is_one = |text: &&str| names.iter().any(|name| text.starts_with(name));
+            let found: Vec<String> = text.split('\0').filter(is_one).map(str::to_owned).collect();
+            let bundle = fs::read_to_string(format!("/proc/{pid}/root{}", bundle.display()));
+            (found, bundle.ok())
+        };
+        node.mount(&target, &node.options(options.clone()))
+            .success();
+        assert_eq!(environment(), (Vec::new(), None));
+        node.unmount(&target).success();
+
+        let config = json!({
+            "httpsProxy": "http://proxy.example:3128",
+            "noProxy": ["127.0.0.1", ".internal.example"],
+            "caBundle": link,
+        });
+        node.configure(config.as_object().unwrap());
+        node.mount(&target, &node.options(options.clone()))
+            .success();
+        let expected = vec![
+            format!("CURL_CA_BUNDLE={}", bundle.display()),
+            "https_proxy=http://proxy.example:3128".to_owned(),
+            "no_proxy=127.0.0.1,.internal.example".to_owned(),
+        ];
+        let (mut found, content) = environment();
+        found.sort_unstable();
+        assert_eq!(found, expected);
+        assert_eq!(content.as_deref(), Some("certificate"));
+        node.unmount(&target).success();
+
+        for (mode, says) in [
+            (0o600, "mode 0644 is expected"),
+            (0o666, "it is world-writable"),
+        ] {
+            fs::set_permissions(&bundle, PermissionsExt::from_mode(mode)).unwrap();
+            let answer = node.mount(&target, &node.options(json!({})));
+            let message = answer.failure();
+            assert!(
+                message.contains("(caBundle of the node configuration)"),
+                "{message}"
+            );
+            assert!(message.contains(says), "{message}");
+        }
     });
 }

@@ -19,7 +19,8 @@ use crate::state::volume::Volume;
 use crate::sys::deadline::Deadline;
 use crate::sys::{failpoint, root_only};
 use anyhow::{Context as _, Result, anyhow, bail};
-use std::path::Path;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 /// Mounts what the options `json` describe at `target`. `subject` gets the bucket, for the log.
@@ -67,6 +68,7 @@ fn prepare(config: &Config) -> Result<Node> {
     let node = Node {
         program: launch::find_program(&config.ossfs)?,
         supervisor: launch::choose(config.launcher)?,
+        ca_bundle: config.ca_bundle.as_deref().map(ca_bundle).transpose()?,
     };
     // Opening it also has the kernel load the module.
     std::fs::OpenOptions::new()
@@ -232,6 +234,24 @@ fn bind_target(volume: &Volume, target: &Directory) -> Result<()> {
         bail!("ossfs exited immediately after mounting");
     }
     bind(&staging, target)
+}
+
+/// The real path of the certificates in `path`, which root alone can change and ossfs, which is not
+/// root, can read.
+fn ca_bundle(path: &Path) -> Result<PathBuf> {
+    let checked = || -> Result<PathBuf> {
+        let real = path.canonicalize()?;
+        if root_only::check_trusted(&real)?.mode() & 0o004 == 0 {
+            bail!("ossfs, which is not root, cannot read it: mode 0644 is expected");
+        }
+        Ok(real)
+    };
+    checked().with_context(|| {
+        format!(
+            "read the certificates {} (caBundle of the node configuration)",
+            path.display()
+        )
+    })
 }
 
 /// The node's key pair, from the files that the configuration names.

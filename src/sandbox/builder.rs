@@ -162,6 +162,7 @@ fn command(
     command
         .args(&spec.arguments)
         .env_clear()
+        .envs(&spec.environment)
         .env("PATH", format!("{}:{PATH}", found.stub.display()))
         .env("HOME", "/tmp")
         .envs(time_zone.map(|zone| ("TZ", zone)))

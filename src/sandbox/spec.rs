@@ -1,6 +1,7 @@
 //! What is wanted of a sandbox, and how what ran in it ended.
 
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -28,6 +29,8 @@ pub struct Spec {
     pub key_file: Option<PathBuf>,
     /// What else ossfs can reach, at the same paths.
     pub reachable: Vec<Reachable>,
+    /// What its environment has besides what it always has (`PATH`, `HOME`, `TZ`).
+    pub environment: BTreeMap<String, String>,
     /// The directory of `LiveFiles`.
     pub live_files: PathBuf,
     /// The control groups that it is to be in, by their files `cgroup.procs`; a service manager's own

@@ -41,6 +41,7 @@ pub(crate) fn spec(plan: &Plan, volume: &Path) -> Result<Spec> {
                 writable: *writable,
             })
             .collect(),
+        environment: plan.sandbox.environment.clone(),
         live_files: volume.join(LIVE),
         groups: Vec::new(),
         mode: match plan.sandbox.on {

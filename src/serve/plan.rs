@@ -99,6 +99,8 @@ pub struct SandboxPlan {
     pub uid: u32,
     /// The file with the volume's keys.
     pub key_file: Option<PathBuf>,
+    /// What its environment has besides what it always has.
+    pub environment: BTreeMap<String, String>,
     /// Paths of the node that the volume's options may reach; true: also for writing.
     pub reachable: Vec<(PathBuf, bool)>,
 }
@@ -284,6 +286,11 @@ mod tests {
         plan.mount.read_only = true;
         plan.request_timeout_seconds = Some(5);
         plan.sandbox.reachable = vec![("/etc/ssl".into(), false)];
+        let proxy = (
+            "https_proxy".to_owned(),
+            "http://proxy.example:3128".to_owned(),
+        );
+        plan.sandbox.environment.extend([proxy]);
         assert_eq!(Plan::parse(&plan.render().unwrap()).unwrap(), plan);
     }
 

@@ -10,12 +10,32 @@ use crate::service::mount_options::mount_options;
 use crate::state::start::{Start, Supervisor};
 use crate::state::volume::Volume;
 use anyhow::Result;
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 /// What the node has for serving a volume.
 pub(crate) struct Node {
     pub(crate) program: PathBuf,
     pub(crate) supervisor: Supervisor,
+    /// The file that `caBundle` of the configuration names, by its real path.
+    pub(crate) ca_bundle: Option<PathBuf>,
+}
+
+/// What ossfs's environment has for reaching stores: libcurl reads the proxy (libcurl-env(3)), and
+/// ossfs itself the name of the file with certificates.
+fn environment(node: &Node, config: &Config) -> BTreeMap<String, String> {
+    let ca_bundle = node.ca_bundle.as_deref().and_then(Path::to_str);
+    [
+        ("https_proxy", config.https_proxy.as_deref()),
+        ("no_proxy", Some(config.no_proxy.as_str())),
+        ("CURL_CA_BUNDLE", ca_bundle),
+    ]
+    .into_iter()
+    .filter_map(|(name, value)| {
+        let value = value.filter(|value| !value.is_empty())?;
+        Some((name.to_owned(), value.to_owned()))
+    })
+    .collect()
 }
 
 /// How ossfs is started for `volume`, and served as the user `uid`; and what of the node that may reach.
@@ -66,7 +86,10 @@ pub(crate) fn plan(
     }
     let read = reach.read.iter().map(|path| (path.clone(), false));
     let written = reach.written.iter().chain(&reach.directories);
+    let ca_bundle = node.ca_bundle.iter().map(|path| (path.clone(), false));
+    plan.sandbox.environment = environment(node, config);
     plan.sandbox.reachable = read
+        .chain(ca_bundle)
         .chain(written.map(|path| (path.clone(), true)))
         .collect();
     plan.emptied = reach.directories.clone();

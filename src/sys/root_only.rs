@@ -3,7 +3,7 @@
 
 use anyhow::{Context as _, Result, bail};
 use nix::fcntl::OFlag;
-use std::fs::{DirBuilder, File, OpenOptions, Permissions};
+use std::fs::{DirBuilder, File, Metadata, OpenOptions, Permissions};
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::{
     DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
@@ -119,6 +119,22 @@ fn open_for_reading(path: &Path) -> Result<Option<File>> {
 /// node's keys. It may be reached through a link of root's, as in a mounted ConfigMap. An error, too,
 /// if it is a device or has more than 256 KiB.
 pub fn read_trusted(path: &Path) -> std::io::Result<String> {
+    let (file, meta) = open_trusted(path)?;
+    if meta.len() > MAX_TRUSTED_BYTES {
+        let problem = format!("it has more than {MAX_TRUSTED_BYTES} bytes");
+        return Err(std::io::Error::other(problem));
+    }
+    let mut text = String::new();
+    file.take(MAX_TRUSTED_BYTES).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// What the file system knows about the file at `path`, which root alone can have written.
+pub(crate) fn check_trusted(path: &Path) -> std::io::Result<Metadata> {
+    open_trusted(path).map(|(_, meta)| meta)
+}
+
+fn open_trusted(path: &Path) -> std::io::Result<(File, Metadata)> {
     let file = OpenOptions::new()
         .read(true)
         .custom_flags(OFlag::O_NONBLOCK.bits())
@@ -133,12 +149,8 @@ pub fn read_trusted(path: &Path) -> std::io::Result<String> {
         "it is world-writable".to_owned()
     } else if meta.mode() & 0o020 != 0 {
         "it is group-writable".to_owned()
-    } else if meta.len() > MAX_TRUSTED_BYTES {
-        format!("it has more than {MAX_TRUSTED_BYTES} bytes")
     } else {
-        let mut text = String::new();
-        file.take(MAX_TRUSTED_BYTES).read_to_string(&mut text)?;
-        return Ok(text);
+        return Ok((file, meta));
     };
     Err(std::io::Error::other(problem))
 }
@@ -170,7 +182,7 @@ fn check_file(path: &Path, file: &File) -> Result<()> {
     check_regular(path, &meta)
 }
 
-fn check_regular(path: &Path, meta: &std::fs::Metadata) -> Result<()> {
+fn check_regular(path: &Path, meta: &Metadata) -> Result<()> {
     if !meta.is_file() || meta.nlink() > 1 {
         bail!(
             "{} is not a regular file with one link: remove it",
@@ -180,7 +192,7 @@ fn check_regular(path: &Path, meta: &std::fs::Metadata) -> Result<()> {
     check_owner_and_mode(path, meta, FILE_MODE)
 }
 
-fn check_owner_and_mode(path: &Path, meta: &std::fs::Metadata, mode: u32) -> Result<()> {
+fn check_owner_and_mode(path: &Path, meta: &Metadata, mode: u32) -> Result<()> {
     let own = nix::unistd::geteuid().as_raw();
     if meta.uid() != own {
         bail!(

@@ -113,6 +113,7 @@ func TestTheDriverTakesTheConfiguration(t *testing.T) {
 		mountTimeoutSeconds: 3600, unmountTimeoutSeconds: 1, abortHungAfterSeconds: 60, shareMounts: false,
 		defaultOptions: [max_stat_cache_size=10000], allowedOptions: [use_cache=/var/cache/oss/],
 		allowedEndpoints: ["*.aliyuncs.com", "10.0.0.1", "*"],
+		httpsProxy: "http://proxy.example:3128", noProxy: [".example", "10.0.0.1"], caBundle: /etc/ca.pem,
 		nodeCredentials: {akIdFile: /etc/a, akSecretFile: /etc/b, ramRole: node-role, buckets: [docker, "*"]}}`
 	for _, config := range []string{`{logFile: ` + directory + `/log}`, every} {
 		_, objects := mustRender(t, "{stateDirectory: "+state+", config: "+config+"}")

@@ -126,6 +126,7 @@ impl World {
             temporary: self.path("temporary"),
             key_file: Some(self.path("key")),
             reachable: Vec::new(),
+            environment: Default::default(),
             live_files: self.path("live"),
             groups: Vec::new(),
             mode,
