@@ -101,11 +101,18 @@ fn wait_for_process(
 ) -> Result<()> {
     let status = match client::wait(volume.directory(), Instant::now() + deadline.remaining()) {
         Ok(status) => status,
-        Err(_) if deadline.has_passed() => bail!(
-            "ossfs has not begun to serve within {}{}",
-            elapsed(since),
-            reason_or_url(volume, start)
-        ),
+        Err(_) if deadline.has_passed() => match printed(volume) {
+            Some(printed) => bail!(
+                "ossfs has not begun to serve within {}{}",
+                elapsed(since),
+                or_url(explain(&printed, start))
+            ),
+            None => bail!(
+                "the process of the volume (oss serve) has not answered within {}: see the driver's \
+                 log, or the journal",
+                elapsed(since)
+            ),
+        },
         Err(e) => return Err(e),
     };
     match status.state {
@@ -148,7 +155,7 @@ fn check(volume: &Volume, start: &Start, since: Instant, deadline: Deadline) -> 
         Health::Unresponsive => bail!(
             "the store has not answered ossfs within {}{}",
             elapsed(since),
-            reason_or_url(volume, start)
+            or_url(reason(volume, start))
         ),
     }
 }
@@ -164,15 +171,21 @@ fn explain(output: &str, start: &Start) -> String {
         .unwrap_or_default()
 }
 
+/// What ossfs printed last; `None` if its process does not answer.
+fn printed(volume: &Volume) -> Option<String> {
+    let until = Instant::now() + REASON_TIME;
+    let status = client::status(volume.directory(), until).ok()?;
+    Some(status.printed)
+}
+
 /// What ossfs printed last, as a reason, if its process can tell.
 fn reason(volume: &Volume, start: &Start) -> String {
-    client::status(volume.directory(), Instant::now() + REASON_TIME)
-        .map_or(String::new(), |status| explain(&status.printed, start))
+    printed(volume).map_or(String::new(), |printed| explain(&printed, start))
 }
 
 /// ossfs retries in silence for minutes where an endpoint does not answer.
-fn reason_or_url(volume: &Volume, start: &Start) -> String {
-    match reason(volume, start) {
+fn or_url(reason: String) -> String {
+    match reason {
         reason if reason.is_empty() => {
             ": check the url, and that this node can reach it".to_owned()
         }
