@@ -28,12 +28,24 @@ impl<'a> Volume<'a> {
     /// writes `file` with `content` into it.
     #[track_caller]
     pub fn mount(host: &'a Host, plugins: &str, uid: &str) -> Self {
+        Self::mount_with(host, plugins, uid, "-o use_path_request_style")
+    }
+
+    /// The same with a cache on the host's disk, which the node configuration has to allow.
+    #[track_caller]
+    pub fn mount_with_cache(host: &'a Host, plugins: &str, uid: &str) -> Self {
+        let options = "-o use_path_request_style -o use_cache=/var/cache/oss";
+        Self::mount_with(host, plugins, uid, options)
+    }
+
+    #[track_caller]
+    fn mount_with(host: &'a Host, plugins: &str, uid: &str, other_opts: &str) -> Self {
         let store = Store::start();
         store.create_bucket("docker");
         store.add_key("key", SECRET);
         let target = format!("/var/lib/kubelet/pods/{uid}/volumes/alicloud~oss/data");
         std::fs::create_dir_all(host.path(&target)).unwrap();
-        let more = json!({"otherOpts": "-o use_path_request_style -o use_cache=/var/cache/oss"});
+        let more = json!({"otherOpts": other_opts});
         let options = volume_options("docker", &store.url(), "key", SECRET, &more);
         let driver = format!("{plugins}/alicloud~oss/oss");
         let volume = Self {
