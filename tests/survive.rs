@@ -425,6 +425,55 @@ fn a_read_that_is_under_way_when_the_process_is_killed_is_answered() {
 
 #[test]
 #[ignore = "needs root, /dev/fuse and s3fs"]
+fn a_chrooted_process_and_a_nested_user_namespace_read_on() {
+    with_sandbox(DRIVER, |node| {
+        let target = node.target("u1", "oss1");
+        node.store.put("docker", "file", "content");
+        let options = node.options(json!({"kubernetes.io/readwrite": "ro"}));
+        node.mount(&target, &options).success();
+        // Root in a namespace of its own may mount there, and must not lift the flags of this one.
+        let script = format!(
+            "while read -r call; do case $call in \
+               read) cat {0}/file; echo;; \
+               lift) mount -o remount,bind,rw,suid,dev {0} 2>/dev/null && echo lifted || echo refused;; \
+             esac; done",
+            target.display()
+        );
+        let mut nested = Command::new("unshare")
+            .args(["--user", "--map-root-user", "--mount", "sh", "-c", &script])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut input = nested.stdin.take().unwrap();
+        let mut lines = BufReader::new(nested.stdout.take().unwrap()).lines();
+        let mut ask = |call: &str| {
+            writeln!(input, "{call}").unwrap();
+            lines.next().unwrap().unwrap()
+        };
+        for _ in 0..3 {
+            node.end_daemon(Signal::SIGKILL);
+            assert_eq!(ask("read"), "content");
+            assert_eq!(ask("lift"), "refused");
+            std::thread::scope(|scope| {
+                let chrooted = scope.spawn(|| {
+                    // The root directory of this thread alone.
+                    nix::sched::unshare(nix::sched::CloneFlags::CLONE_FS).unwrap();
+                    nix::unistd::chroot(&target).unwrap();
+                    fs::read("/file").unwrap()
+                });
+                assert_eq!(chrooted.join().unwrap(), b"content");
+            });
+        }
+        drop(input);
+        assert!(nested.wait().unwrap().success());
+        assert!(fs::write(target.join("file"), "x").is_err());
+        node.unmount(&target).success();
+    });
+}
+
+#[test]
+#[ignore = "needs root, /dev/fuse and s3fs"]
 fn a_store_that_is_away_when_ossfs_dies_is_waited_for() {
     let settings = Settings::config(json!({"mountTimeoutSeconds": 3}));
     with_settings(DRIVER, &settings, |node| {
