@@ -19,18 +19,18 @@ fn command() -> Command {
         .disable_help_subcommand(true)
         .subcommand_required(true)
         .subcommand(Command::new("adopt").about(
-            "Take daemons that the old driver started out of kubelet's cgroup, so that they outlive it",
+            "Move the old driver's daemons out of kubelet's cgroup, so that a restart of kubelet does not end them",
         ))
         .subcommand(
             Command::new("heal")
-                .about("Have all volumes, or those named, served again whose process was stopped or killed")
+                .about("Serve volumes again whose process was stopped or killed: all of this node, or those with the IDs")
                 .arg(
                     Arg::new("after-start")
                         .long("after-start")
                         .value_name("ID")
                         .hide(true)
                         .conflicts_with("ID")
-                        .help("As the units of builds before `oss serve` call it: does nothing"),
+                        .help("Accepted for units of builds before `oss serve`: does nothing"),
                 )
                 .arg(Arg::new("ID").num_args(0..)),
         )

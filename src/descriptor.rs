@@ -164,7 +164,7 @@ const HINTS: &[(&str, &str)] = &[
         "unknown option",
         "this ossfs does not know the option: check otherOpts and its version",
     ),
-    ("not exist", "check path: it must be there in the bucket"),
+    ("not exist", "check path: it must exist in the bucket"),
 ];
 
 #[cfg(test)]

@@ -133,8 +133,8 @@ fn one_whose_ossfs_died_is_served_by_the_new_process_for_all_its_pods() {
         volume.end();
         // It does not know enough for that.
         let told = node.heal().unwrap_err();
-        let expected = "an earlier build of the driver mounted it and its ossfs has ended: the next Pod \
-                        with this volume has it served again";
+        let expected = "an earlier build of the driver mounted it and its ossfs has ended: it is served \
+                        again once another Pod mounts this volume";
         assert!(told.contains(expected), "{told}");
         node.mount(&second, &options).success();
         assert_eq!(node.servers("--parent").len(), 1);

@@ -54,7 +54,7 @@ fn a_lost_mount_is_made_anew_by_heal_and_by_the_next_pod_and_the_others_are_name
                 }
                 true => node.mount(&third, &node.options(json!({}))).success(),
             }
-            let named = "its mount was lost and made anew; restart the Pods u1, u2";
+            let named = "its mount was lost and has been replaced; restart the Pods u1, u2";
             assert!(node.log().contains(named), "{}", node.log());
             for target in [&first, &second] {
                 assert_eq!(fs::read(target.join("file")).unwrap(), b"content");

@@ -314,7 +314,7 @@ fn daemons_of_the_old_driver_are_taken_out_of_kubelets_cgroup() {
         .unwrap();
 
     let said = cluster.node.run(&["/opt/oss/oss", "adopt"]).unwrap();
-    assert!(said.contains("is in alicloud-oss.slice"), "{said}");
+    assert!(said.contains("to alicloud-oss.slice"), "{said}");
     assert!(!said.contains(STRANGER), "{said}");
     assert_eq!(cluster.node.run(&["/opt/oss/oss", "adopt"]).unwrap(), "");
     cluster.node.systemctl(&["restart", "kubelet"]).unwrap();

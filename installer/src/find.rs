@@ -68,7 +68,7 @@ pub(crate) fn find(settings: &Settings, before: Option<&Path>) -> Result<Found> 
         None if kubelets.is_empty() => match before {
             Some(path) => Ok(Found {
                 path: path.to_owned(),
-                how: "as before; kubelet is not running".to_owned(),
+                how: "found earlier; kubelet is not running".to_owned(),
                 host,
                 kubelets: Vec::new(),
                 findings: Vec::new(),

@@ -32,7 +32,7 @@ impl Heal {
             Ok(Answer::Done(lines)) => lines.iter().for_each(|line| log::info!("heal: {line}")),
             Ok(Answer::NotSupported) => {
                 log::info!(
-                    "this driver has no heal: volumes that were stopped are not served again"
+                    "this driver has no command heal: volumes that were stopped are not served again"
                 );
                 self.not_supported = true;
             }
@@ -63,7 +63,7 @@ pub(crate) fn end_leftovers(host: &Host, plugins: &Path, targets: &[String]) {
     for args in unmounts.chain([vec!["heal"]]) {
         match call(host, plugins, &args) {
             Ok(Answer::Done(_)) => {}
-            Ok(Answer::NotSupported) => log::warn!("this driver has no {}", args[0]),
+            Ok(Answer::NotSupported) => log::warn!("this driver has no command {}", args[0]),
             Ok(Answer::Failed(message)) => log::warn!("{}: {message}", args.join(" ")),
             Err(e) => log::warn!("{}: {e:#}", args.join(" ")),
         }

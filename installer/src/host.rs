@@ -80,7 +80,7 @@ impl Host {
         }
         let mut text = String::new();
         if file.take(MAX_BYTES + 1).read_to_string(&mut text)? as u64 > MAX_BYTES {
-            return Err(Error::other("it is longer than a mebibyte"));
+            return Err(Error::other("it is larger than 1 MiB"));
         }
         Ok(text)
     }

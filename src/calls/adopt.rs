@@ -16,7 +16,7 @@ const MAX_TARGET: usize = 1024;
 /// arguments. Returns one line for each; the error names those that stay where they are.
 pub(super) fn adopt() -> Result<Vec<String>> {
     if !systemd::is_running() {
-        bail!("systemd is not running on this node: there is no slice to move a daemon to");
+        bail!("systemd is not running on this node: there is no slice to move daemons to");
     }
     let kubelets: Vec<String> = process::named(&group::PROGRAMS)
         .filter(|pid| is_of_host(*pid))
@@ -32,7 +32,7 @@ pub(super) fn adopt() -> Result<Vec<String>> {
         }
         match systemd::adopt(pid) {
             Ok(()) => moved.push(format!(
-                "process {pid}, which serves {}, is in {}",
+                "moved process {pid}, which serves {}, to {}",
                 cut(&target, MAX_TARGET),
                 systemd::SLICE
             )),

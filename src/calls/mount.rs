@@ -95,7 +95,7 @@ fn attach(
     state.check_drain()?;
     let directory = Directory::open(target.path())?.ok_or_else(|| {
         anyhow!(
-            "TARGET {} does not exist: kubelet makes it",
+            "TARGET {} does not exist: kubelet creates it before it calls mount",
             target.as_str()
         )
     })?;

@@ -47,7 +47,7 @@ fn prepare(volume: &Volume) -> Result<bool> {
     }
     if !volume.has_plan() {
         bail!(
-            "an earlier build of the driver mounted the volume: the next Pod with it has it served again"
+            "an earlier build of the driver mounted the volume: it is served again once another Pod mounts it"
         );
     }
     launch::detach()?;
@@ -60,7 +60,7 @@ fn bind_lost(volume: &Volume) {
     match targets::bind_lost(volume) {
         Ok(pods) if pods.is_empty() => {}
         Ok(pods) => log::warn!(
-            "volume {}: its mount was lost and made anew; restart the Pods {}",
+            "volume {}: its mount was lost and has been replaced; restart the Pods {}",
             volume.id(),
             list(&pods, ", ")
         ),

@@ -69,7 +69,10 @@ impl Connection {
             ensure!(line.len() < MAX_LINE, "a line of the answer is too long");
             line.push(self.read::<1>()?[0]);
         }
-        ensure!(line.starts_with(b"OK "), "systemd does not let us in");
+        ensure!(
+            line.starts_with(b"OK "),
+            "systemd refused the authentication"
+        );
         Ok(())
     }
 
@@ -87,7 +90,7 @@ impl Connection {
         body.string(MANAGER).string(name);
         let answer = self.call_of(PROPERTIES, "Get", &body)?;
         let mut reader = Reader::new(&answer);
-        ensure!(reader.signature()? == "s", "{name} is no string");
+        ensure!(reader.signature()? == "s", "{name} is not a string");
         reader.string()
     }
 

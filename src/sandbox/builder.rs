@@ -88,7 +88,8 @@ impl Builder {
         umask(Permissions::from_bits_truncate(0o077));
         // It is the leader of a session already if the caller made it so.
         let _ = setsid();
-        let (start, descriptors) = receive_start(&self.control).context("hear what to run")?;
+        let (start, descriptors) =
+            receive_start(&self.control).context("receive the command to run")?;
         let (spec, time_zone) = (start.spec, start.time_zone);
         limits::set(&mut self.left_out);
         let found = match spec.mode {
@@ -110,7 +111,7 @@ impl Builder {
         }
         // After the change of uid, which clears it (PR_SET_PDEATHSIG of prctl(2)). A watcher ends
         // with its channel.
-        prctl::set_pdeathsig(Signal::SIGKILL).context("end with the caller")?;
+        prctl::set_pdeathsig(Signal::SIGKILL).context("set the parent-death signal")?;
         match replace(command, &life) {
             Err(error) => Err(error),
         }
@@ -121,7 +122,7 @@ impl Builder {
         let control = &self.control;
         let map = || -> Result<bool> {
             send(control, &Report::MapIds)?;
-            let Mapped(done) = receive(control)?.context("the caller is gone")?;
+            let Mapped(done) = receive(control)?.context("the caller has exited")?;
             Ok(done)
         };
         self.user_namespace = identity::take(spec.uid, map, &mut self.left_out)?;

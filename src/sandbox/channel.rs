@@ -86,7 +86,7 @@ pub(super) fn receive<T: DeserializeOwned>(mut socket: &UnixStream) -> Result<Op
         }
         match socket.read(&mut byte) {
             Ok(0) if line.is_empty() => return Ok(None),
-            Ok(0) => bail!("a message ends in its middle"),
+            Ok(0) => bail!("a message is truncated"),
             Ok(_) => line.push(byte[0]),
             Err(e) if e.kind() == ErrorKind::Interrupted => {}
             // The other end was closed with something unread.
@@ -119,7 +119,7 @@ pub(super) fn send_start(
         SendFlags::NOSIGNAL,
     )?;
     if sent != length.len() {
-        bail!("the message was cut");
+        bail!("the message was truncated");
     }
     let mut socket = socket;
     socket.write_all(&line)?;

@@ -26,7 +26,7 @@ pub(super) fn apply(left_out: &mut Vec<String>) {
             .try_for_each(|program| apply_filter(program).map_err(|e| e.to_string()))
     });
     if let Err(e) = result {
-        left_out.push(format!("no filter of system calls ({e})"));
+        left_out.push(format!("no seccomp filter ({e})"));
     }
 }
 

@@ -52,7 +52,7 @@ impl Changes {
         match events {
             Ok(inotify) => Ok(Self::Events(inotify)),
             Err(e) => {
-                log::debug!("watch {}: {e}: looking again and again", etc.display());
+                log::debug!("watch {}: {e}: polling instead", etc.display());
                 timer().map(Self::Timer)
             }
         }

@@ -160,19 +160,22 @@ impl Sandboxed {
                 match std::fs::write(procs, pid.to_string()) {
                     // It has ended already.
                     Err(e) if e.raw_os_error() != Some(Errno::ESRCH as i32) => {
-                        log::warn!("ossfs is not bounded: join {}: {e}", procs.display());
+                        log::warn!(
+                            "ossfs's memory is not limited: join {}: {e}",
+                            procs.display()
+                        );
                     }
                     _ => {}
                 }
             }
         };
         if let Err(e) = std::thread::Builder::new().spawn(join) {
-            log::warn!("ossfs is not bounded: start a thread: {e}");
+            log::warn!("ossfs's memory is not limited: start a thread: {e}");
         }
     }
 
     fn report(&self) -> Result<Option<Report>> {
-        receive(&self.control).context("hear from the sandbox")
+        receive(&self.control).context("receive a report from the sandbox")
     }
 
     /// What this node could not do, in a few words each.

@@ -42,7 +42,7 @@ impl Tree {
         mount(Some("oss"), root, Some("tmpfs"), flags, Some(options))
             .with_context(|| format!("mount a tmpfs at {}", root.display()))?;
         let device = std::fs::metadata(root)
-            .with_context(|| format!("look at {}", root.display()))?
+            .with_context(|| format!("stat {}", root.display()))?
             .dev();
         Ok(Self {
             root: root.to_owned(),

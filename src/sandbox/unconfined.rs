@@ -33,8 +33,7 @@ pub(super) fn enter(spec: &Spec) -> Result<Found> {
     for name in stub::NAMES {
         tree.bind(&own, &Path::new("/").join(name), MsFlags::empty())?;
     }
-    remove_capability_from_bounding_set(CapabilitySet::SYS_ADMIN)
-        .context("drop the right to mount")?;
+    remove_capability_from_bounding_set(CapabilitySet::SYS_ADMIN).context("drop CAP_SYS_ADMIN")?;
     Ok(Found {
         program: spec.program.clone(),
         stub: spec.root.clone(),

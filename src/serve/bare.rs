@@ -53,7 +53,7 @@ impl Bare {
             }
         };
         log::info!(
-            "started {} as process {}, without relay",
+            "started {} as process {}, without the relay",
             self.spec.program.display(),
             daemon.pid()
         );

@@ -74,7 +74,7 @@ fn call(volume: &Path, call: Call, deadline: Instant) -> Result<Status> {
     let changes = match watch(volume) {
         Ok(changes) => Some(changes),
         Err(e @ (Errno::EMFILE | Errno::ENFILE | Errno::ENOSPC | Errno::ENOMEM)) => {
-            log::debug!("watch {}: {e}: looking again and again", volume.display());
+            log::debug!("watch {}: {e}: polling instead", volume.display());
             None
         }
         Err(e) => return Err(e).with_context(|| format!("watch {}", volume.display())),

@@ -102,7 +102,7 @@ impl EventLoop {
         let ready = self.wait()?;
         let now = Instant::now();
         if ready.signals && self.signals.came() {
-            log::info!("asked to end by a signal");
+            log::info!("exiting: received a signal");
             match shutdown::is_under_way() {
                 true => shutdown::leave(&self.staging)?,
                 false => self.quit(),
@@ -250,7 +250,7 @@ impl EventLoop {
             log::error!("read the plan again: {e:#}");
         }
         if wishes.quit {
-            log::info!("asked to end by a client");
+            log::info!("exiting: requested over the control socket");
             self.quit();
         }
         if wishes.publish {
@@ -305,7 +305,9 @@ impl EventLoop {
             None | Some(Verdict::NotYet) => {}
             Some(Verdict::None) => self.lost = None,
             Some(Verdict::Lost(count)) => {
-                log::error!("{count} requests were lost with the process before: ending the mount");
+                log::error!(
+                    "{count} requests were lost with the previous process: aborting the FUSE connection"
+                );
                 if let Some(lost) = self.lost.take() {
                     lost.abort()?;
                 }

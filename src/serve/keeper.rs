@@ -47,7 +47,7 @@ impl Keeper {
     /// # Errors
     /// stdin is no such socket.
     pub(crate) fn parent() -> Result<(Self, Vec<(String, OwnedFd)>)> {
-        prctl::set_pdeathsig(Signal::SIGKILL).context("have this process end with its parent")?;
+        prctl::set_pdeathsig(Signal::SIGKILL).context("set the parent-death signal")?;
         let socket = std::io::stdin()
             .as_fd()
             .try_clone_to_owned()

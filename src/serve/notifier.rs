@@ -110,7 +110,7 @@ impl Notifier {
 /// # Errors
 /// stdin is not a socket.
 pub(crate) fn run() -> Result<()> {
-    prctl::set_pdeathsig(Signal::SIGKILL).context("have this process end with its parent")?;
+    prctl::set_pdeathsig(Signal::SIGKILL).context("set the parent-death signal")?;
     let (stdin, stdout) = (std::io::stdin(), std::io::stdout());
     let mut message = [0; LONGEST];
     loop {

@@ -35,7 +35,7 @@ pub(crate) fn run(volume: &Path) -> Result<()> {
         }
         if status.code() == Some(i32::from(GIVE_UP)) {
             anyhow::bail!(
-                "the process of {} could not begin to serve",
+                "the process of {} could not start serving",
                 volume.display()
             );
         }

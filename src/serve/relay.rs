@@ -130,14 +130,18 @@ impl fmt::Display for DaemonFault {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
         let what = match self {
             Self::Length => "a message of the wrong length",
-            Self::UnknownRequest => "an answer to a request that it does not have",
-            Self::Error(error) => return write!(to, "an answer with the error \"{error}\""),
-            Self::Init => "an answer to INIT of another protocol than 7.12 or later",
-            Self::LimitsDiffer => "other limits than the daemon before: limits differ",
-            Self::Node => "a node that cannot be where it is",
-            Self::Listing => "a listing that is not one",
+            Self::UnknownRequest => "an answer to a request that it was not sent",
+            Self::Error(error) => {
+                return write!(to, "ossfs sent an answer with the error \"{error}\"");
+            }
+            Self::Init => {
+                "an answer to INIT that is an error or not of the FUSE protocol 7.12 or later"
+            }
+            Self::LimitsDiffer => "other limits in its answer to INIT than the previous ossfs",
+            Self::Node => "a node that is not possible at its path",
+            Self::Listing => "a malformed directory listing",
         };
-        write!(to, "ossfs gave {what}")
+        write!(to, "ossfs sent {what}")
     }
 }
 

@@ -283,10 +283,10 @@ fn memory_group(plan: &Plan, volume: &Path, keeper: &Keeper) -> Option<Group> {
     let name = volume.file_name()?.to_str()?;
     let group = Group::create(name, plan.memory_limit);
     if let Ok(None) = &group {
-        log::warn!("ossfs's memory is not bounded: this node has no memory controller for it");
+        log::warn!("ossfs's memory is not limited: this node has no memory controller for it");
     }
     group.unwrap_or_else(|e| {
-        log::warn!("ossfs's memory is not bounded: {e:#}");
+        log::warn!("ossfs's memory is not limited: {e:#}");
         None
     })
 }

@@ -38,8 +38,8 @@ pub(crate) fn ensure_served(volume: &Volume, lock: &Lock, deadline: Deadline) ->
     match running {
         Some(_) => {}
         None if !volume.has_plan() => bail!(
-            "an earlier build of the driver mounted it and its ossfs has ended: the next Pod with this \
-             volume has it served again"
+            "an earlier build of the driver mounted it and its ossfs has ended: it is served again \
+             once another Pod mounts this volume"
         ),
         None => launch(volume, lock, &start, deadline)?,
     }

@@ -97,7 +97,10 @@ impl StateDirectory {
         }
         if recorded.is_some() {
             for volume in self.all()? {
-                log::info!("volume {} is from before the node was booted", volume.id());
+                log::info!(
+                    "removing volume {}: it is from before the node was booted",
+                    volume.id()
+                );
                 volume.remove()?;
             }
         }

@@ -25,8 +25,9 @@ pub(crate) fn allocate(state: &StateDirectory, volume: &Volume, deadline: Deadli
     for other in state.all()? {
         taken.extend(other.uid()?);
     }
-    let uid = choose(volume.id(), &taken)
-        .with_context(|| format!("all {COUNT} users for volumes, from {FIRST} on, are taken"))?;
+    let uid = choose(volume.id(), &taken).with_context(|| {
+        format!("all {COUNT} user ids for volumes, from {FIRST} on, are in use")
+    })?;
     volume.record_uid(uid)?;
     Ok(uid)
 }

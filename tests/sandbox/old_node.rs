@@ -62,7 +62,7 @@ fn what_a_node_lacks_is_left_out_and_the_rest_holds() {
     use Lack::{PidNamespaces, PidNamespacesOfThreads, Seccomp, UserNamespaces};
     let no_user = "no user namespace (ENOSPC: No space left on device)";
     let no_pid = "no PID namespace";
-    let no_filter = "no filter of system calls \
+    let no_filter = "no seccomp filter \
                      (Error calling `seccomp`: Function not implemented (os error 38))";
     let cases: [(&[Lack], &[&str]); 5] = [
         (&[UserNamespaces], &[no_user]),

@@ -83,7 +83,7 @@ fn the_old_drivers_daemon_is_taken_over_and_all_goes_again() {
         "{said}"
     );
     assert!(
-        said.contains("adopt: process ") && said.contains("is in alicloud-oss.slice"),
+        said.contains("adopt: moved process ") && said.contains("to alicloud-oss.slice"),
         "{said}"
     );
     // kubelet has to be restarted once, and the volume outlives that.

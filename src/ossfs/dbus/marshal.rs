@@ -142,8 +142,14 @@ impl<'a> Reader<'a> {
     }
 
     fn take(&mut self, count: usize) -> Result<&'a [u8]> {
-        let end = self.at.checked_add(count).context("a message is cut")?;
-        let taken = self.bytes.get(self.at..end).context("a message is cut")?;
+        let end = self
+            .at
+            .checked_add(count)
+            .context("a message is truncated")?;
+        let taken = self
+            .bytes
+            .get(self.at..end)
+            .context("a message is truncated")?;
         self.at = end;
         Ok(taken)
     }
