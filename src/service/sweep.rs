@@ -40,10 +40,6 @@ fn sweep_one(volume: &Volume, deadline: Deadline) -> Result<()> {
         return Ok(());
     }
     if !volume.is_used()? {
-        if volume.is_abandoned() && volume.running_daemon()?.is_some() {
-            // It removes the rest itself; nobody waits for it a second time.
-            return Ok(());
-        }
         log::info!("volume {} has no target any more", volume.id());
         remove(volume, Shutdown::Graceful, deadline)?;
     }
