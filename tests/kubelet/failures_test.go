@@ -91,7 +91,7 @@ func TestAVolumeWhoseDaemonIsDeadIsTornDown(t *testing.T) {
 		n.setUp(claimed, persistent(n.keyed(), false)),
 	}
 	n.write(filepath.Join(targets[0], "file"), "written")
-	n.killDaemons()
+	n.killVolumes()
 	for _, target := range targets {
 		if _, err := os.Stat(target); !errors.Is(err, syscall.ENOTCONN) {
 			t.Fatalf("%s is not dead: %v", target, err)
@@ -111,7 +111,7 @@ func TestADeadVolumeIsNotMountedAgainByKubelet(t *testing.T) {
 	n := newNode(t)
 	pod := n.pod()
 	n.setUp(pod, inline(n.keyed()))
-	n.killDaemons()
+	n.killVolumes()
 	t.Log("SetUp:", n.mount(pod, inline(n.keyed())).err)
 	if calls := n.runner.all(); calls != "init mount" {
 		t.Errorf("calls: %s", calls)
@@ -123,7 +123,7 @@ func TestADeadVolumeRebuiltFromTheDirectoryTreeIsTornDown(t *testing.T) {
 	n := newNode(t)
 	pod := n.pod()
 	n.setUp(pod, inline(n.keyed()))
-	n.killDaemons()
+	n.killVolumes()
 	n.startKubelet()
 	n.tearDown(pod.UID, "oss1")
 }

@@ -3,6 +3,7 @@ package kubelet
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -228,8 +229,8 @@ func (n *node) setUp(pod *v1.Pod, spec *volume.Spec) string {
 		n.t.Fatalf("%v\nevents: %q", result.err, result.events)
 	}
 	target := n.target(pod.UID, spec.Name())
-	if kind := n.mountedAt(target); kind != "fuse."+filepath.Base(mounter()) {
-		n.t.Fatalf("SetUp succeeded, but %s carries %q", target, kind)
+	if kind := n.mountedAt(target); kind != "fuse.ossfs" {
+		n.t.Fatalf("SetUp succeeded, but %s has a mount of type %q", target, kind)
 	}
 	return target
 }
@@ -290,6 +291,12 @@ func (n *node) mountedAt(path string) string { return n.mounts()[path] }
 // daemons are the processes that serve volumes of this node.
 func (n *node) daemons() []int {
 	n.t.Helper()
+	return n.processes("passwd_file=" + n.path("state") + "/")
+}
+
+// processes are those with text in their arguments, the oldest first as a rule.
+func (n *node) processes(text string) []int {
+	n.t.Helper()
 	entries, err := os.ReadDir("/proc")
 	n.must(err)
 	var pids []int
@@ -300,22 +307,31 @@ func (n *node) daemons() []int {
 		}
 		// A process that has ended meanwhile is none of these.
 		line, _ := os.ReadFile(filepath.Join("/proc", entry.Name(), "cmdline"))
-		if bytes.Contains(line, []byte("passwd_file="+n.path("state")+"/")) {
+		if bytes.Contains(line, []byte(text)) {
 			pids = append(pids, pid)
 		}
 	}
 	return pids
 }
 
-// killDaemons kills every daemon and returns when they have ended.
-func (n *node) killDaemons() {
+// killVolumes kills all that serves volumes, and returns when it has ended: what starts others anew
+// first, then what keeps the mount, then ossfs.
+func (n *node) killVolumes() {
 	n.t.Helper()
-	for _, pid := range n.daemons() {
-		process, err := os.FindProcess(pid)
-		n.must(err)
-		n.must(process.Kill())
-		n.must(process.WithHandle(func(handle uintptr) { err = waitForEnd(int(handle)) }))
-		n.must(err)
+	volumes := n.path("state") + "/volumes/"
+	for _, text := range []string{"serve\x00--parent\x00" + volumes, "serve\x00--child\x00" + volumes, volumes} {
+		for _, pid := range n.processes(text) {
+			process, err := os.FindProcess(pid)
+			n.must(err)
+			// It ends with the one before, too.
+			if err := process.Kill(); errors.Is(err, os.ErrProcessDone) {
+				continue
+			} else {
+				n.must(err)
+			}
+			n.must(process.WithHandle(func(handle uintptr) { err = waitForEnd(int(handle)) }))
+			n.must(err)
+		}
 	}
 }
 
@@ -346,7 +362,7 @@ func (n *node) cleanUp() {
 		driverLog, _ := os.ReadFile(n.path("log/oss.log"))
 		n.t.Logf("the driver's log:\n%s", driverLog)
 	}
-	n.killDaemons()
+	n.killVolumes()
 	var points []string
 	for point := range n.mounts() {
 		points = append(points, point)
