@@ -351,6 +351,14 @@ func (n *node) cleanUp() {
 		if mounts := n.mounts(); len(mounts) > 0 {
 			n.t.Errorf("mounts are left: %v", mounts)
 		}
+		// One may be on its way out: a failed mount kills it, and does not wait for its end.
+		for _, pid := range n.daemons() {
+			if process, err := os.FindProcess(pid); err == nil {
+				_ = process.WithHandle(func(handle uintptr) {
+					_, _ = unix.Poll([]unix.PollFd{{Fd: int32(handle), Events: unix.POLLIN}}, 10_000)
+				})
+			}
+		}
 		if pids := n.daemons(); len(pids) > 0 {
 			n.t.Errorf("daemons are left: %v", pids)
 		}
