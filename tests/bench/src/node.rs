@@ -152,7 +152,12 @@ impl Node {
             .join("volumes")
             .join(self.volume()?)
             .join("probed");
-        std::fs::remove_file(note).context("remove the driver's record of its last probe")
+        match std::fs::remove_file(note) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                Err(e).context("remove the driver's record of its last probe")
+            }
+            _ => Ok(()),
+        }
     }
 
     /// What the process of the only volume answers over its control socket.
