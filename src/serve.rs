@@ -30,6 +30,7 @@ mod daemon_spec;
 mod descriptors;
 mod ends;
 mod event_loop;
+pub(crate) mod failure;
 mod journal;
 mod keeper;
 mod lost;
@@ -73,19 +74,6 @@ pub fn run_as(name: &OsStr) -> Option<ExitCode> {
 /// that was killed.
 pub fn main(args: impl IntoIterator<Item = OsString>, on_new_mount: &dyn Fn()) -> ExitCode {
     run::main(args, on_new_mount)
-}
-
-/// Leaves word in the directory of a volume why it cannot be served, for the mount call.
-pub(crate) fn record_failure(volume: &Path, reason: &str) {
-    let reason = reason.replace(char::is_control, " ");
-    if let Err(e) = std::fs::write(volume.join(protocol::FAILURE), reason) {
-        log::warn!("write {} in {}: {e}", protocol::FAILURE, volume.display());
-    }
-}
-
-/// Removes the word that an earlier process left, so that nobody takes it for the next one's.
-pub(crate) fn remove_failure(volume: &Path) -> Result<()> {
-    crate::sys::root_only::remove(&volume.join(protocol::FAILURE))
 }
 
 /// Removes what the process of the volume at `volume` made there, as far as it is there: the process

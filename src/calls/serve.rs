@@ -20,21 +20,22 @@ pub fn serve(args: &[OsString]) -> ExitCode {
     let Some(volume) = volume else {
         return ExitCode::from(2);
     };
-    // A child's parent has done this.
-    if args.first().is_none_or(|first| first != serve::role::CHILD) {
+    // A child's parent does what comes before and after.
+    let is_child = args
+        .first()
+        .is_some_and(|first| first == serve::role::CHILD);
+    if !is_child {
         match prepare(&volume) {
             Ok(true) => {}
             Ok(false) => return ExitCode::SUCCESS,
             Err(e) => {
-                serve::record_failure(volume.directory(), &format!("{e:#}"));
+                serve::failure::record(volume.directory(), &format!("{e:#}"));
                 return ExitCode::from(serve::role::GIVE_UP);
             }
         }
     }
     let status = serve::main(args.iter().cloned(), &|| bind_lost(&volume));
-    if args.first().is_none_or(|first| first != serve::role::CHILD)
-        && let Err(e) = finish(&volume)
-    {
+    if !is_child && let Err(e) = finish(&volume) {
         log::warn!("volume {}: {e:#}", volume.id());
     }
     status

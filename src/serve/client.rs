@@ -2,9 +2,8 @@
 //! served.
 
 use crate::serve::control::{short_path, timespec};
-use crate::serve::protocol::{
-    Answer, Call, FAILURE, MAX_LINE, Reply, Request, SOCKET, Status, VERSION,
-};
+use crate::serve::failure;
+use crate::serve::protocol::{Answer, Call, MAX_LINE, Reply, Request, SOCKET, Status, VERSION};
 use anyhow::{Context as _, Result, bail};
 use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
@@ -18,8 +17,6 @@ use std::time::{Duration, Instant};
 
 /// How often to look for a process that listens, where nothing tells.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
-/// The longest message of a process that could not begin, in bytes.
-const MAX_FAILURE: u64 = 4096;
 
 /// Waits until the volume at `volume` is served, or the start of its daemon has failed, and returns
 /// its status. A start that is held back is made at once. The process may still be on its way up.
@@ -105,7 +102,7 @@ fn ask_or_wait(
         {
             return Ok(status);
         }
-        if let Some(reason) = failure(volume) {
+        if let Some(reason) = failure::read(volume) {
             bail!("{reason}");
         }
         // Nobody listens yet, or whoever did was killed: its successor renames a new socket here.
@@ -179,15 +176,6 @@ fn ask(mut stream: UnixStream, call: Call, deadline: Instant) -> Result<Option<S
         Answer::Status(status) => Ok(Some(status)),
         Answer::Error(error) => bail!("the volume's process answered: {error}"),
     }
-}
-
-/// Why the process could not begin to serve, if it left word.
-fn failure(volume: &Path) -> Option<String> {
-    let mut text = String::new();
-    let file = std::fs::File::open(volume.join(FAILURE)).ok()?;
-    file.take(MAX_FAILURE).read_to_string(&mut text).ok()?;
-    let text = text.trim();
-    (!text.is_empty()).then(|| text.to_owned())
 }
 
 /// Waits until `fd` is ready, or `deadline`, which is an error.

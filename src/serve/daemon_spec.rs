@@ -2,29 +2,20 @@
 
 use crate::sandbox::{Mode, Reachable, Spec};
 use crate::serve::plan::Plan;
-use anyhow::{Context as _, Result};
-use std::fs::DirBuilder;
-use std::io::ErrorKind;
-use std::os::unix::fs::DirBuilderExt as _;
+use crate::sys::root_only;
+use anyhow::Result;
 use std::path::Path;
 
-/// The directories that the process makes in that of the volume.
+/// The directories that the process makes in the volume's.
 pub(crate) const SANDBOX: &str = "sandbox";
 pub(crate) const LIVE: &str = "live";
 /// Where the volume is mounted.
 pub(crate) const STAGING: &str = "staging";
 
-/// How the daemon is run; makes the directories that it needs.
+/// How the daemon is run; makes the mount point of its root directory.
 pub(crate) fn spec(plan: &Plan, volume: &Path) -> Result<Spec> {
-    let make = |name: &str| {
-        let path = volume.join(name);
-        match DirBuilder::new().mode(0o700).create(&path) {
-            Err(e) if e.kind() != ErrorKind::AlreadyExists => {
-                Err(e).with_context(|| format!("make directory {}", path.display()))
-            }
-            _ => Ok(path),
-        }
-    };
+    let root = volume.join(SANDBOX);
+    root_only::make_directory(&root)?;
     let uid = plan.sandbox.uid;
     let reachable = plan.sandbox.reachable.iter();
     Ok(Spec {
@@ -32,7 +23,7 @@ pub(crate) fn spec(plan: &Plan, volume: &Path) -> Result<Spec> {
         arguments: plan.arguments.clone(),
         mount_point: volume.join(STAGING),
         uid,
-        root: make(SANDBOX)?,
+        root,
         temporary: plan.temporary.clone(),
         key_file: plan.sandbox.key_file.clone(),
         reachable: reachable

@@ -8,8 +8,6 @@ pub(crate) const VERSION: u32 = 1;
 pub(crate) const MAX_LINE: usize = 64 * 1024;
 /// The socket's name in the volume's directory.
 pub(crate) const SOCKET: &str = "socket";
-/// The name of the file in which a process that could not begin to serve left the reason.
-pub(crate) const FAILURE: &str = "failure";
 
 /// A request.
 #[derive(Serialize, Deserialize, Debug, PartialEq, Eq)]

@@ -12,15 +12,15 @@ use crate::serve::keeper::{FUSE, Keeper};
 use crate::serve::lost::LostRequests;
 use crate::serve::notifier::Notifier;
 use crate::serve::plan::Plan;
-use crate::serve::protocol::{FAILURE, SOCKET, Status};
+use crate::serve::protocol::{SOCKET, Status};
 use crate::serve::relay::{BUFFER, Relay, Settings, resend};
 use crate::serve::role::{GIVE_UP, Role};
 use crate::serve::shared::Shared;
 use crate::serve::signals::Signals;
 use crate::serve::starts::Starts;
-use crate::serve::{control, descriptors, parent};
+use crate::serve::{control, descriptors, failure, parent};
 use crate::sys::root_only;
-use crate::text::{log_line, strip_control};
+use crate::text::log_line;
 use anyhow::{Context as _, Result};
 use std::ffi::OsString;
 use std::io::{ErrorKind, Write as _};
@@ -96,7 +96,7 @@ fn serve(
         .into_iter()
         .find_map(|(name, fd)| (name == FUSE).then_some(fd));
     let signals = Signals::take()?;
-    root_only::remove(&volume.join(FAILURE))?;
+    failure::remove(volume)?;
     let had_connection = fuse.is_some();
     match begin(volume, &keeper, fuse, signals, on_new_mount) {
         Ok(begun) => {
@@ -110,11 +110,7 @@ fn serve(
         // The mount is there, and the next process may serve it.
         Err(e) if had_connection => Err(e),
         Err(e) => {
-            let text = strip_control(&format!("{e:#}"));
-            // Renamed into its place: clients wait for that.
-            if let Err(e) = root_only::write(&volume.join(FAILURE), text.as_bytes()) {
-                log::warn!("{e:#}");
-            }
+            failure::record(volume, &format!("{e:#}"));
             Err(GaveUp(e).into())
         }
     }
@@ -305,7 +301,7 @@ fn clean_up(volume: &Path, keeper: &Keeper, outcome: &Outcome) {
 /// Removes what a process of the volume makes there, as far as it is there.
 pub(crate) fn remove_files(volume: &Path) -> Result<()> {
     journal::remove(volume)?;
-    for file in [SOCKET, FAILURE] {
+    for file in [SOCKET, failure::FILE] {
         root_only::remove(&volume.join(file))?;
     }
     for name in [SANDBOX, LIVE] {

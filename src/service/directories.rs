@@ -2,7 +2,7 @@
 //! (`allowedOptions`), beyond what every sandbox has.
 
 use crate::options::option::MountOption;
-use crate::sys::tree;
+use crate::sys::{root_only, tree};
 use anyhow::{Context as _, Result};
 use nix::unistd::{Gid, Uid, fchown};
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -75,13 +75,7 @@ pub(crate) fn make(reach: &Reach, uid: u32) -> Result<()> {
 
 /// `make_directory`, with the directories above it, which stay root's.
 pub(crate) fn make_below_root(path: &Path, uid: u32) -> Result<()> {
-    if let Some(parent) = path.parent() {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o755)
-            .create(parent)
-            .with_context(|| format!("make directory {}", parent.display()))?;
-    }
+    root_only::make_parents(path)?;
     make_directory(path, uid)
 }
 

@@ -5,7 +5,7 @@ use crate::mounts::directory;
 use crate::ossfs::probe::{self, Health};
 use crate::ossfs::{diagnosis, launch, systemd, unit_files};
 use crate::serve::protocol::State;
-use crate::serve::{self, client};
+use crate::serve::{client, failure};
 use crate::service::release::{abandon, clear};
 use crate::state::start::{Start, Supervisor};
 use crate::state::volume::Volume;
@@ -79,7 +79,7 @@ fn launch(volume: &Volume, lock: &Lock, start: &Start, deadline: Deadline) -> Re
     log::debug!("{} {:?}", start.program.display(), start.arguments);
     clear(volume, deadline)?;
     root_only::make_directory(&volume.staging())?;
-    serve::remove_failure(volume.directory())?;
+    failure::remove(volume.directory())?;
     if start.supervisor == Supervisor::Unit {
         let volumes = volume.directory().parent().unwrap_or(volume.directory());
         let plan = volume.plan()?.context("serve.json is missing")?;

@@ -8,8 +8,6 @@ use crate::sys::lock::Lock;
 use crate::sys::process::boot_id;
 use crate::sys::root_only;
 use anyhow::{Context as _, Result, bail};
-use std::fs::DirBuilder;
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -167,13 +165,7 @@ impl StateDirectory {
 
 /// Makes the state directory at `path`, and the directories above it, if they are missing.
 fn make_directory(path: &Path) -> Result<()> {
-    if let Some(parent) = path.parent() {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o755)
-            .create(parent)
-            .with_context(|| format!("make directory {}", parent.display()))?;
-    }
+    root_only::make_parents(path)?;
     root_only::make_directory(path)
 }
 

@@ -32,6 +32,18 @@ pub fn make_directory(path: &Path) -> Result<()> {
     }
 }
 
+/// Makes the directories above `path` that are missing, open to all for reading.
+pub(crate) fn make_parents(path: &Path) -> Result<()> {
+    let Some(parent) = path.parent() else {
+        return Ok(());
+    };
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(parent)
+        .with_context(|| format!("make directory {}", parent.display()))
+}
+
 /// An error if `path` is not a directory of this user with mode 0700.
 pub fn check_directory(path: &Path) -> Result<()> {
     let meta =

@@ -1,7 +1,9 @@
 //! The store as a process of its own.
 
+#![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
+
 use std::io::{BufRead, BufReader, Read};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -10,6 +12,16 @@ use nix::unistd::Pid;
 use crate::client::Client;
 
 const STORE: &str = env!("CARGO_BIN_EXE_s3-store");
+
+/// A client of the store `child`, at the address that it prints.
+fn client_of(child: &mut Child) -> Client {
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    let address = line.trim_end().strip_prefix("http://").unwrap();
+    Client::at(address.parse().unwrap(), "ID", "secret")
+}
 
 #[test]
 fn serves_until_it_is_told_to_end() {
@@ -28,17 +40,7 @@ fn serves_until_it_is_told_to_end() {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap())
-            .read_line(&mut line)
-            .unwrap();
-        let address = line
-            .trim_end()
-            .strip_prefix("http://")
-            .unwrap()
-            .parse()
-            .unwrap();
-        let client = Client::at(address, "ID", "secret");
+        let client = client_of(&mut child);
         assert_eq!(client.put("/two/file", b"hello").status, 200);
         assert_eq!(client.get("/two/file").body, b"hello");
         assert_eq!(client.head("/one/file").status, 404);
@@ -67,12 +69,7 @@ fn has_objects_and_takes_its_time_where_it_is_told_to() {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap())
-        .read_line(&mut line)
-        .unwrap();
-    let address = line.trim_end().strip_prefix("http://").unwrap();
-    let client = Client::at(address.parse().unwrap(), "ID", "secret");
+    let client = client_of(&mut child);
     let since = Instant::now();
     assert_eq!(client.get("/one/object-000002").body, b"content");
     assert!(since.elapsed() >= Duration::from_millis(20));
