@@ -42,6 +42,9 @@ pub(crate) struct EventLoop {
     pub(crate) starts: Starts,
     /// When the next daemon is to be started, while there is none.
     pub(crate) next_start: Option<Instant>,
+    /// A client asked for a start while a daemon was starting: should that one fail, it says nothing about
+    /// the moment of the request, and another is started at once.
+    pub(crate) start_again: bool,
     /// When something else is due though no event comes.
     pub(crate) next_look: Option<Instant>,
     pub(crate) status: Status,
@@ -108,6 +111,10 @@ impl EventLoop {
                 false => self.quit(),
             }
         }
+        // Before clients: a daemon that had ended when they asked does not serve.
+        if ready.ended {
+            self.find_end(now)?;
+        }
         if ready.wishes {
             self.grant();
         }
@@ -127,9 +134,6 @@ impl EventLoop {
         }
         if ready.daemon_writable {
             self.relay.daemon_writable(now, &mut self.ends);
-        }
-        if ready.ended {
-            self.find_end(now)?;
         }
         if ready.kernel && self.take_requests(now)? {
             return Ok(Some(self.outcome()));
@@ -243,6 +247,8 @@ impl EventLoop {
             if self.next_start.is_some() {
                 self.next_start = Some(Instant::now());
             }
+            // The first start is the one that the client waits for.
+            self.start_again = self.status.starts > 1 && self.ends.daemon.is_some();
         }
         if wishes.reload
             && let Err(e) = self.reload()

@@ -206,6 +206,7 @@ fn begin(
         live_files,
         starts: Starts::default(),
         next_start: Some(now),
+        start_again: false,
         next_look: Some(now),
         lost: None,
         buffer: vec![0; BUFFER],

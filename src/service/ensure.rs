@@ -4,7 +4,7 @@ use crate::descriptor::Descriptor;
 use crate::mounts::directory;
 use crate::ossfs::probe::{self, Health};
 use crate::ossfs::{diagnosis, launch, systemd, unit_files};
-use crate::serve::protocol::State;
+use crate::serve::protocol::{State, Status};
 use crate::serve::{client, failure};
 use crate::service::release::{abandon, clear};
 use crate::state::start::{Start, Supervisor};
@@ -115,29 +115,31 @@ fn wait_for_process(
         },
         Err(e) => return Err(e),
     };
-    match status.state {
-        State::Served => Ok(()),
-        State::Failed {
-            exit,
-            signal,
-            output,
-        } => {
-            let how = match (exit, signal) {
-                (Some(0), _) => "exited without serving the mount (status 0)".to_owned(),
-                (Some(status), _) => format!("exited with status {status}"),
-                (None, Some(signal)) => format!("was killed by a signal ({signal})"),
-                (None, None) => "could not be started".to_owned(),
-            };
-            bail!(
-                "ossfs {how} after {}{}",
-                elapsed(since),
-                explain(&output, start)
-            )
-        }
-        State::Starting | State::Ending => {
-            bail!("the process of the volume is ending: kubelet tries again")
-        }
+    match failure(&status.state, start, since) {
+        Some(failure) => bail!(failure),
+        None if status.state == State::Served => Ok(()),
+        None => bail!("the process of the volume is ending: kubelet tries again"),
     }
+}
+
+/// What to report if ossfs could not be started.
+fn failure(state: &State, start: &Start, since: Instant) -> Option<String> {
+    let State::Failed {
+        exit,
+        signal,
+        output,
+    } = state
+    else {
+        return None;
+    };
+    let how = match (exit, signal) {
+        (Some(0), _) => "exited without serving the mount (status 0)".to_owned(),
+        (Some(status), _) => format!("exited with status {status}"),
+        (None, Some(signal)) => format!("was killed by a signal ({signal})"),
+        (None, None) => "could not be started".to_owned(),
+    };
+    let explained = explain(output, start);
+    Some(format!("ossfs {how} after {}{explained}", elapsed(since)))
 }
 
 /// Checks that the store answers ossfs, through the mount.
@@ -152,11 +154,18 @@ fn check(volume: &Volume, start: &Start, since: Instant, deadline: Deadline) -> 
             "ossfs mounted the bucket, but {how}{}",
             reason(volume, start)
         ),
-        Health::Unresponsive => bail!(
-            "the store has not answered ossfs within {}{}",
-            elapsed(since),
-            or_url(reason(volume, start))
-        ),
+        Health::Unresponsive => {
+            let status = status(volume);
+            // It served when this call began, and has ended since.
+            if let Some(failure) = status.and_then(|status| failure(&status.state, start, since)) {
+                bail!(failure);
+            }
+            bail!(
+                "the store has not answered ossfs within {}{}",
+                elapsed(since),
+                or_url(reason(volume, start))
+            )
+        }
     }
 }
 
@@ -171,11 +180,14 @@ fn explain(output: &str, start: &Start) -> String {
         .unwrap_or_default()
 }
 
+/// The state of the volume's process; `None` if it does not answer.
+fn status(volume: &Volume) -> Option<Status> {
+    client::status(volume.directory(), Instant::now() + REASON_TIME).ok()
+}
+
 /// What ossfs printed last; `None` if its process does not answer.
 fn printed(volume: &Volume) -> Option<String> {
-    let until = Instant::now() + REASON_TIME;
-    let status = client::status(volume.directory(), until).ok()?;
-    Some(status.printed)
+    Some(status(volume)?.printed)
 }
 
 /// What ossfs printed last, as a reason, if its process can tell.

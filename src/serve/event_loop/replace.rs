@@ -136,7 +136,11 @@ impl EventLoop {
             End::Killed(_) => starts::AFTER_KILL,
             End::Exited(_) => starts::AFTER_FAILURE,
         };
-        let pause = self.starts.ended(served, longest);
+        let again = std::mem::take(&mut self.start_again) && !daemon.has_served();
+        let pause = match self.starts.ended(served, longest) {
+            _ if again => Duration::ZERO,
+            pause => pause,
+        };
         log::warn!(
             "process {} {end} after serving for {} s; the next starts in {} ms",
             daemon.pid(),
@@ -144,7 +148,7 @@ impl EventLoop {
             pause.as_millis()
         );
         self.status.ends += 1;
-        self.status.state = match daemon.has_served() {
+        self.status.state = match daemon.has_served() || again {
             true => State::Starting,
             false => daemon::failed(&end, daemon.printed()),
         };

@@ -71,6 +71,9 @@ pub fn with_settings(driver: &str, settings: &Settings, test: impl FnOnce(&Sandb
             test(&sandbox);
             sandbox.assert_clean();
         }));
+        if result.is_err() {
+            sandbox.print_log();
+        }
         sandbox.clean_up();
         result.unwrap_or_else(|panic| resume_unwind(panic));
     });
@@ -174,6 +177,15 @@ impl Sandbox {
 
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.log_file()).unwrap_or_default()
+    }
+
+    /// Prints the last lines of the log, for whoever looks into a test that has failed.
+    #[expect(clippy::print_stderr, reason = "the test's own report")]
+    fn print_log(&self) {
+        let log = self.log();
+        let lines: Vec<&str> = log.lines().collect();
+        let last = lines[lines.len().saturating_sub(100)..].join("\n");
+        eprintln!("the end of the driver's log:\n{last}");
     }
 
     /// TARGET of the volume `volume` of the Pod `pod`.
