@@ -108,6 +108,7 @@ impl EventLoop {
             log::info!("exiting: received a signal");
             match shutdown::is_under_way() {
                 true => shutdown::leave(&self.staging)?,
+                false if self.quitting => self.kill_daemon("requested again"),
                 false => self.quit(),
             }
         }
@@ -285,6 +286,16 @@ impl EventLoop {
         }
         self.quitting = true;
         self.status.state = State::Ending;
+        // Nothing was written through one that has not served, and it may wait for a store that does not
+        // answer.
+        if self
+            .ends
+            .daemon
+            .as_ref()
+            .is_some_and(|daemon| !daemon.has_served())
+        {
+            self.kill_daemon("the volume is not needed any more");
+        }
     }
 
     fn publish(&mut self) {

@@ -14,6 +14,8 @@ use anyhow::Result;
 use std::thread::sleep;
 use std::time::Duration;
 
+/// How long a process may take to end that was asked to.
+const END_TIME: Duration = Duration::from_secs(1);
 /// How long a process that was killed may take to end.
 const KILL_TIME: Duration = Duration::from_secs(5);
 /// How long the end of a process may take after it has decided that there is nothing to clean up.
@@ -29,7 +31,7 @@ const LOCK_RETRY: Duration = Duration::from_millis(20);
 pub(crate) enum Shutdown {
     /// By unmounting: ossfs uploads what it has, and then both exit.
     Graceful,
-    /// By SIGKILL: nothing has been written through it.
+    /// At once: nothing has been written through it.
     Force,
 }
 
@@ -99,7 +101,7 @@ pub(crate) fn abandon(volume: &Volume, process: &Process) -> Result<bool> {
     Ok(!process.wait(Deadline::after(LAST_LOOK))?)
 }
 
-/// Kills the process of `volume`, and keeps systemd from starting it again.
+/// Ends the process of `volume`, and keeps systemd from starting it again.
 fn kill(volume: &Volume, process: Option<&Process>) -> Result<()> {
     if systemd::is_running() {
         // There may be no such instance.
@@ -107,10 +109,19 @@ fn kill(volume: &Volume, process: Option<&Process>) -> Result<()> {
             log::debug!("{e:#}");
         }
     }
-    if let Some(process) = process {
-        process.kill();
-        process.wait(Deadline::after(KILL_TIME))?;
+    let Some(process) = process else {
+        return Ok(());
+    };
+    // Asked a second time, it kills ossfs. It ends after all that it has started; killed, it would end
+    // before them, and they may still be making files.
+    for _ in 0..2 {
+        process.terminate();
+        if process.wait(Deadline::after(END_TIME))? {
+            return Ok(());
+        }
     }
+    process.kill();
+    process.wait(Deadline::after(KILL_TIME))?;
     Ok(())
 }
 
