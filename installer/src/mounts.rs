@@ -3,12 +3,14 @@
 
 use crate::host::Host;
 use alicloud_oss::kubelet::target::Target;
-use alicloud_oss::mounts::table::{Mount, MountTable};
+use alicloud_oss::mounts::reader::Reader;
+use alicloud_oss::mounts::table::Mount;
 use alicloud_oss::text::list;
 use anyhow::{Context as _, Result};
 use nix::poll::PollFlags;
+use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{ErrorKind, Read as _, Seek as _};
+use std::io::{ErrorKind, Seek as _};
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::{Path, PathBuf};
 
@@ -43,42 +45,33 @@ impl MountTables {
 
     /// The volumes of this driver that are mounted now, each once.
     pub(crate) fn volumes(&mut self) -> Result<Vec<Volume>> {
-        Ok(volumes(&self.read()?))
+        self.find(|mount| volume(&mount))
     }
 
     /// The mount points below the directory `path` of the host, each once.
     pub(crate) fn below(&mut self, path: &Path) -> Result<Vec<PathBuf>> {
-        let table = self.read()?;
-        let mut found: Vec<PathBuf> = table.below(path).into_iter().map(Path::to_owned).collect();
-        found.sort();
-        found.dedup();
-        Ok(found)
+        let is_below = |point: &PathBuf| point != path && point.starts_with(path);
+        self.find(|mount| Some(mount.mount_point).filter(is_below))
     }
 
-    /// The mounts of all tables, one table after the other.
-    fn read(&mut self) -> Result<MountTable> {
-        let mut bytes = Vec::new();
+    /// What `wanted` makes of the mounts of all tables, each once. What it does not want is not kept:
+    /// a table may be long.
+    fn find<T: Ord>(&mut self, wanted: impl Fn(Mount) -> Option<T>) -> Result<Vec<T>> {
+        let (mut reader, mut found) = (Reader::default(), BTreeSet::new());
         for table in &mut self.0 {
             table
                 .rewind()
-                .and_then(|()| table.read_to_end(&mut bytes))
+                .map_err(anyhow::Error::from)
+                .and_then(|()| reader.mounts(table, |mount| found.extend(wanted(mount))))
                 .context("read the host's mount table")?;
         }
-        Ok(MountTable::parse(&String::from_utf8_lossy(&bytes)))
+        Ok(found.into_iter().collect())
     }
 
     pub(crate) fn sources(&self) -> Vec<(BorrowedFd<'_>, PollFlags)> {
         let tables = self.0.iter();
         tables.map(|t| (t.as_fd(), PollFlags::POLLPRI)).collect()
     }
-}
-
-/// The volumes of this driver in `table`, each once.
-fn volumes(table: &MountTable) -> Vec<Volume> {
-    let mut volumes: Vec<Volume> = table.iter().filter_map(volume).collect();
-    volumes.sort();
-    volumes.dedup();
-    volumes
 }
 
 /// The volume that `mount` is, if it is one.
@@ -126,9 +119,8 @@ fn pod_name(directory: &str, uid: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{MountTables, Volume, describe, pod_name, volumes};
+    use super::{MountTables, Volume, describe, pod_name};
     use crate::host::Host;
-    use alicloud_oss::mounts::table::MountTable;
     use std::path::Path;
 
     #[test]
@@ -149,8 +141,14 @@ garbage";
             pod_uid: pod.to_owned(),
             name: name.to_owned(),
         };
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("1")).unwrap();
+        std::fs::write(dir.path().join("1/mountinfo"), table).unwrap();
         assert_eq!(
-            volumes(&MountTable::parse(table)),
+            MountTables::open(dir.path(), &[])
+                .unwrap()
+                .volumes()
+                .unwrap(),
             [volume("a", "v1"), volume("b", "v2"), volume("e", "v3")]
         );
     }

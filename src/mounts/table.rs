@@ -2,38 +2,13 @@
 //! (proc_pid_mountinfo(5)) to answers. Reading it costs time for each mount of the node, so calls
 //! read it only where a single directory is not enough.
 
-use crate::descriptor::{Descriptor, FS_TYPES};
+use crate::descriptor::FS_TYPES;
+pub use crate::mounts::line::Mount;
+use crate::mounts::line::parse;
+use crate::mounts::reader::Reader;
 use anyhow::{Context as _, Result};
-use std::path::{Path, PathBuf};
-
-/// One line of mountinfo, the fields that are of use here.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Mount {
-    pub id: u64,
-    pub parent: u64,
-    /// The device number, `major:minor`.
-    pub device: String,
-    /// The directory of the file system that is mounted.
-    pub root: PathBuf,
-    /// Where it is mounted, as the processes of the table's mount namespace see the path.
-    pub mount_point: PathBuf,
-    /// The options of this mount alone, like `ro,nosuid`.
-    pub options: String,
-    /// The peer group that this mount shares its events with, and the one that it follows.
-    pub shared: Option<u64>,
-    pub master: Option<u64>,
-    /// The type of its file system, with the subtype: `fuse.ossfs`.
-    pub fs_type: String,
-    pub source: String,
-}
-
-impl Mount {
-    /// Whether this is a file system of a daemon that the driver can run, like `fuse.ossfs`, and not
-    /// just any FUSE file system.
-    pub fn is_ossfs(&self) -> bool {
-        Descriptor::of_fs_type(&self.fs_type).is_some()
-    }
-}
+use std::fs::File;
+use std::path::Path;
 
 /// The file system types for which `Mount::is_ossfs` holds.
 pub fn ossfs_types() -> &'static [&'static str] {
@@ -44,15 +19,20 @@ pub fn ossfs_types() -> &'static [&'static str] {
 pub struct MountTable(Vec<Mount>);
 
 impl MountTable {
-    /// The table of this process's mount namespace.
+    /// The table of this process's mount namespace. An error if it has more mounts than any node needs.
     pub fn read() -> Result<Self> {
-        let bytes = std::fs::read("/proc/self/mountinfo").context("read /proc/self/mountinfo")?;
-        Ok(Self::parse(&String::from_utf8_lossy(&bytes)))
+        let path = "/proc/self/mountinfo";
+        let mut mounts = Vec::new();
+        File::open(path)
+            .map_err(anyhow::Error::from)
+            .and_then(|table| Reader::default().mounts(table, |mount| mounts.push(mount)))
+            .with_context(|| format!("read {path}"))?;
+        Ok(Self(mounts))
     }
 
     /// The mounts in `mountinfo`. A line that is not as the manual describes is left out.
     pub fn parse(mountinfo: &str) -> Self {
-        Self(mountinfo.lines().filter_map(parse_line).collect())
+        Self(mountinfo.lines().filter_map(parse).collect())
     }
 
     /// The mount that is visible at `path`, if one is mounted right there. It is found as the kernel
@@ -117,56 +97,6 @@ impl MountTable {
         points.dedup();
         points
     }
-}
-
-fn parse_line(line: &str) -> Option<Mount> {
-    let (fixed, rest) = line.split_once(" - ")?;
-    let mut fixed = fixed.split(' ');
-    let mut rest = rest.split(' ');
-    let mut mount = Mount {
-        id: fixed.next()?.parse().ok()?,
-        parent: fixed.next()?.parse().ok()?,
-        device: fixed.next()?.to_owned(),
-        root: unescape(fixed.next()?).into(),
-        mount_point: unescape(fixed.next()?).into(),
-        options: fixed.next()?.to_owned(),
-        shared: None,
-        master: None,
-        fs_type: unescape(rest.next()?),
-        source: unescape(rest.next()?),
-    };
-    for field in fixed {
-        match field.split_once(':') {
-            Some(("shared", group)) => mount.shared = group.parse().ok(),
-            Some(("master", group)) => mount.master = group.parse().ok(),
-            _ => {}
-        }
-    }
-    Some(mount)
-}
-
-/// `field` without the octal escapes (`\040`) that the kernel writes for blanks and backslashes.
-fn unescape(field: &str) -> String {
-    let mut bytes = Vec::with_capacity(field.len());
-    let mut rest = field.as_bytes();
-    while let Some((&first, tail)) = rest.split_first() {
-        let code = (first == b'\\')
-            .then(|| tail.get(..3))
-            .flatten()
-            .and_then(|digits| std::str::from_utf8(digits).ok())
-            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
-        match code {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = &tail[3..];
-            }
-            None => {
-                bytes.push(first);
-                rest = tail;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 #[cfg(test)]

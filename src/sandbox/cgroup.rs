@@ -2,8 +2,10 @@
 //! bounded, and what it takes beyond that ends it alone (cgroups(7), the kernel's
 //! `admin-guide/cgroup-v1/memory.rst` and `admin-guide/cgroup-v2.rst`).
 
+use crate::mounts::reader::Reader;
 use anyhow::{Context as _, Result};
-use std::io::ErrorKind;
+use std::fs::File;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 /// The directory of all groups made here, at the top of the hierarchy: a caller's own group may be one
@@ -29,9 +31,7 @@ impl Group {
     /// of that name that is there already is taken. Nothing where the node has no memory controller
     /// that is mounted.
     pub fn create(name: &str, memory: u64) -> Result<Option<Self>> {
-        let mounts =
-            std::fs::read_to_string("/proc/self/mountinfo").context("read /proc/self/mountinfo")?;
-        for hierarchy in hierarchies(&mounts) {
+        for hierarchy in hierarchies()? {
             if let Some(group) = hierarchy.create(name, memory)? {
                 return Ok(Some(group));
             }
@@ -42,8 +42,7 @@ impl Group {
     /// Removes the group named `name` that a process which was killed has left, if all its processes have
     /// ended.
     pub fn remove(name: &str) {
-        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        for hierarchy in hierarchies(&mounts) {
+        for hierarchy in hierarchies().unwrap_or_default() {
             // As a rule there is none.
             let _ = std::fs::remove_dir(hierarchy.parent().join(name));
         }
@@ -115,11 +114,21 @@ fn make(directory: &Path) -> Result<()> {
     }
 }
 
-/// Where the memory controller may be, the likelier first (proc_pid_mountinfo(5)).
-fn hierarchies(mounts: &str) -> Vec<Hierarchy> {
-    let mut all: Vec<Hierarchy> = mounts.lines().filter_map(hierarchy).collect();
+/// Where the memory controller may be, the likelier first.
+fn hierarchies() -> Result<Vec<Hierarchy>> {
+    let path = "/proc/self/mountinfo";
+    File::open(path)
+        .map_err(anyhow::Error::from)
+        .and_then(hierarchies_in)
+        .with_context(|| format!("read {path}"))
+}
+
+/// The same, from the text of a mount table (proc_pid_mountinfo(5)).
+fn hierarchies_in(mounts: impl Read) -> Result<Vec<Hierarchy>> {
+    let mut all = Vec::new();
+    Reader::default().lines(mounts, |line| all.extend(hierarchy(line)))?;
     all.sort_by_key(|hierarchy| matches!(hierarchy, Hierarchy::Second(_)));
-    all
+    Ok(all)
 }
 
 fn hierarchy(line: &str) -> Option<Hierarchy> {
@@ -142,7 +151,7 @@ fn hierarchy(line: &str) -> Option<Hierarchy> {
 #[cfg(test)]
 mod tests {
     use super::Hierarchy::{First, Second};
-    use super::hierarchies;
+    use super::hierarchies_in;
 
     #[test]
     fn finds_the_memory_controller() {
@@ -176,7 +185,12 @@ mod tests {
             ),
         ];
         for (case, lines, expected) in cases {
-            assert_eq!(hierarchies(&lines.join("\n")), expected, "{case}");
+            let table = lines.join("\n");
+            assert_eq!(
+                hierarchies_in(table.as_bytes()).unwrap(),
+                expected,
+                "{case}"
+            );
         }
     }
 }
