@@ -55,7 +55,8 @@ fn remove(
         if let Some(plugins) = Directory::open(&located)? {
             install::remove(&plugins)?;
             // They must not outlive the marker that keeps them from mounting.
-            calls::wait_for(&settings.proc, host, &install::path(&plugins))?;
+            let driver = install::path(&plugins);
+            calls::wait_for(&settings.proc, host, &installed.kubelets, &driver)?;
         }
     }
     let (state, rest) = (state::remove(settings, host), node::undo(settings, host));

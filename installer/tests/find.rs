@@ -335,8 +335,26 @@ fn a_process_that_only_calls_itself_kubelet_is_not_believed() {
     in_a_pod.mount_namespace = 2;
     let mut somebody = kubelet(901, "/tmp/kubelet --volume-plugin-dir=/evil");
     somebody.uid = 12345;
+    let rootless = kubelet(902, "kubelet --volume-plugin-dir=/evil");
     let real = kubelet(812, "/usr/bin/kubelet --volume-plugin-dir=/right");
-    let node = node(&[in_a_pod, somebody, real], &[]);
+    let node = node(&[in_a_pod, somebody, rootless, real], &[]);
+    for (pid, namespace) in [("1", 1), ("812", 1), ("902", 2)] {
+        let path = node.path("proc").join(pid).join("ns/user");
+        symlink(format!("user:[{namespace}]"), path).unwrap();
+    }
+    let (_, text) = finish(&mut find(&node));
+    assert!(text.starts_with("/right\t"), "{text}");
+}
+
+#[test]
+fn of_a_command_line_without_an_end_the_beginning_is_read() {
+    let node = node(&[kubelet(812, "kubelet --volume-plugin-dir=/right")], &[]);
+    let line = std::fs::OpenOptions::new()
+        .write(true)
+        .open(node.path("proc/812/cmdline"))
+        .unwrap();
+    // More than any machine has memory for, and nothing on the disk.
+    line.set_len(1 << 42).unwrap();
     let (_, text) = finish(&mut find(&node));
     assert!(text.starts_with("/right\t"), "{text}");
 }

@@ -196,6 +196,21 @@ fn refused_while_a_kubelet_in_a_container_has_volumes() {
 }
 
 #[test]
+fn a_container_with_a_program_at_the_drivers_path_holds_nothing_up() {
+    let node = bare();
+    with_table(&node, "");
+    create_dir_all(&node.state).unwrap();
+    install(&node);
+    symlink("mnt:[1]", node.path("proc/1/ns/mnt")).unwrap();
+    let process = node.path("proc/77");
+    create_dir_all(process.join("ns")).unwrap();
+    symlink("mnt:[2]", process.join("ns/mnt")).unwrap();
+    symlink("/plugins/alicloud~oss/oss", process.join("exe")).unwrap();
+    let (removed, text) = finish(&mut command(&node, "uninstall"));
+    assert!(removed, "{text}");
+}
+
+#[test]
 fn a_call_that_has_its_lock_is_waited_for() {
     let node = bare();
     with_table(&node, "");

@@ -18,8 +18,8 @@ use std::time::Duration;
 const CHECK_AGAIN: Duration = Duration::from_millis(20);
 
 /// The longest beginning of a process's command line that is read, in bytes: a process makes it as long
-/// as it likes (PR_SET_MM_MAP, prctl(2)). Those of ossfs are far shorter.
-const MAX_COMMAND_LINE: u64 = 128 * 1024;
+/// as it likes (PR_SET_MM_MAP, prctl(2)). Those of ossfs and of kubelet are far shorter.
+pub const MAX_COMMAND_LINE: u64 = 128 * 1024;
 
 /// What identifies one process among all that ever ran on this node.
 #[derive(Debug, Clone, PartialEq, Eq)]

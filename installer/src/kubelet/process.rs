@@ -2,7 +2,10 @@
 
 use crate::host::Host;
 use crate::kubelet::{DEFAULT_DIRECTORY, Flags, MICROSHIFT_DIRECTORY, Program, config};
+use alicloud_oss::sys::process::MAX_COMMAND_LINE;
 use anyhow::{Context as _, Result};
+use std::fs::File;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 /// Where k3s reads its own options (`--config` of k3s moves it), and its drop-in files.
@@ -31,10 +34,11 @@ pub(crate) struct PluginDirectory {
 }
 
 /// The kubelets among the processes of `proc`, by process id. Only what runs as root in the host's
-/// own pid namespace is believed: anybody's process in a Pod may call itself kubelet.
+/// own pid and user namespaces is believed: anybody's process in a Pod may call itself kubelet. Its mount
+/// namespace may be another one, where it runs in a container.
 pub(crate) fn running(proc: &Path) -> Result<Vec<Kubelet>> {
     let first = proc.join("1/ns/pid");
-    let namespace = std::fs::read_link(&first).with_context(|| {
+    std::fs::read_link(&first).with_context(|| {
         format!(
             "read {}, which tells the host's processes from others: the capability SYS_PTRACE is \
              needed",
@@ -46,27 +50,39 @@ pub(crate) fn running(proc: &Path) -> Result<Vec<Kubelet>> {
         .flatten()
         .filter_map(|entry| {
             let pid = entry.file_name().to_str()?.parse().ok()?;
-            kubelet(proc, &namespace, pid, &entry.path())
+            kubelet(&proc.join("1"), pid, &entry.path())
         })
         .collect();
     found.sort_by_key(|kubelet| kubelet.pid);
     Ok(found)
 }
 
-/// The process at `directory` if it is a kubelet in the pid namespace `host`; one that has exited
-/// meanwhile is none.
-fn kubelet(proc: &Path, host: &Path, pid: u32, directory: &Path) -> Option<Kubelet> {
-    let flags = Flags::parse(&std::fs::read(directory.join("cmdline")).ok()?)?;
+/// The process at `directory` if it is a kubelet in the pid and user namespaces of the host's process
+/// `first`; one that has exited meanwhile is none. Of others nothing is read that they can make long.
+fn kubelet(first: &Path, pid: u32, directory: &Path) -> Option<Kubelet> {
     let status = std::fs::read_to_string(directory.join("status")).ok()?;
-    let trusted = is_roots(&status) && std::fs::read_link(directory.join("ns/pid")).ok()? == host;
-    let mounts = |process: &Path| std::fs::read_link(process.join("ns/mnt")).ok();
-    trusted.then(|| Kubelet {
+    // Kernels may have no user namespaces.
+    let namespace = |process: &Path, kind| std::fs::read_link(process.join("ns").join(kind)).ok();
+    let is_same = |kind| namespace(directory, kind) == namespace(first, kind);
+    if !is_roots(&status) || !is_same("pid") || !is_same("user") {
+        return None;
+    }
+    let flags = Flags::parse(&command_line(directory).ok()?)?;
+    Some(Kubelet {
         pid,
         flags,
         root: Host::new(&directory.join("root")),
-        on_host: mounts(directory) == mounts(&proc.join("1")),
+        on_host: is_same("mnt"),
         directory: directory.to_owned(),
     })
+}
+
+/// The arguments of the process at `directory`, cut where no kubelet's are so long.
+fn command_line(directory: &Path) -> std::io::Result<Vec<u8>> {
+    let mut line = Vec::new();
+    let file = File::open(directory.join("cmdline"))?;
+    file.take(MAX_COMMAND_LINE).read_to_end(&mut line)?;
+    Ok(line)
 }
 
 /// Whether the text of a `/proc/PID/status` is of a process of root's, or of this process's user.
