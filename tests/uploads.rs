@@ -7,10 +7,13 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
 use std::fs::File;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::os::fd::IntoRawFd as _;
 use std::path::{Path, PathBuf};
-use support::{PATIENCE, Pidfd, Sandbox, Settings, with_sandbox, with_settings};
+use std::time::{Duration, Instant};
+use support::{
+    Container, PATIENCE, Pidfd, Propagation, Sandbox, Settings, with_sandbox, with_settings,
+};
 
 const DRIVER: &str = env!("CARGO_BIN_EXE_oss");
 
@@ -54,6 +57,96 @@ fn an_upload_outlives_a_mount_that_has_to_wait_for_it() {
         let answer = node.mount(&next, &node.options(json!({})));
         let why = answer.failure();
         assert!(why.contains("still uploads to the bucket"), "{why}");
+    });
+}
+
+/// A process with a copy of the node's mounts that nothing is propagated to, as a node agent has one
+/// that mounts the host's root directory, while `target` is mounted.
+fn copy_of_mounts(node: &Sandbox, target: &Path) -> Container {
+    let seen_at = node.path("copy");
+    std::fs::create_dir_all(&seen_at).unwrap();
+    Container::start(target, &seen_at, Propagation::Private, false)
+}
+
+#[test]
+#[ignore = "needs root, /dev/fuse and s3fs"]
+fn a_copy_of_the_mounts_keeps_no_volume_alive() {
+    let settings = Settings::config(json!({"unmountTimeoutSeconds": 60}));
+    with_settings(DRIVER, &settings, |node| {
+        let target = node.target("u1", "oss1");
+        let mut copies = Vec::new();
+        for _ in 0..2 {
+            node.mount(&target, &node.options(json!({}))).success();
+            std::fs::write(target.join("file"), "content").unwrap();
+            copies.push(copy_of_mounts(node, &target));
+            assert_eq!(
+                std::fs::read(copies[0].path("file")).is_ok(),
+                copies.len() == 1,
+                "the first copy is of a mount that has ended"
+            );
+            node.unmount(&target).success();
+            // Nothing has to wait for the end of the copy, and nothing runs for it.
+            node.assert_clean();
+        }
+        drop(copies);
+        assert!(!node.log().contains("it is left running"), "{}", node.log());
+    });
+}
+
+#[test]
+#[ignore = "needs root, /dev/fuse and s3fs"]
+fn who_only_reads_in_a_copy_of_the_mounts_holds_up_neither_unmount_nor_mount() {
+    // Were they waited for, the test would take minutes and the mount would fail.
+    let settings =
+        Settings::config(json!({"unmountTimeoutSeconds": 120, "mountTimeoutSeconds": 30}));
+    with_settings(DRIVER, &settings, |node| {
+        let target = node.target("u1", "oss1");
+        let options = node.options(json!({}));
+        node.mount(&target, &options).success();
+        std::fs::write(target.join("file"), "content").unwrap();
+        let copy = copy_of_mounts(node, &target);
+        let mut reader = File::open(copy.path("file")).unwrap();
+        let since = Instant::now();
+        node.unmount(&target).success();
+        assert!(since.elapsed() < Duration::from_secs(60));
+        // It goes on to read, until the volume is mounted again.
+        let mut content = String::new();
+        reader.read_to_string(&mut content).unwrap();
+        assert_eq!(content, "content");
+        node.mount(&target, &options).success();
+        assert!(node.log().contains("its reads fail from now on"));
+        let again = File::open(copy.path("file"));
+        assert!(again.is_err(), "the copy has the mount that has ended");
+        drop((reader, copy));
+        node.unmount(&target).success();
+    });
+}
+
+#[test]
+#[ignore = "needs root, /dev/fuse and s3fs"]
+fn what_is_written_in_a_copy_of_the_mounts_is_uploaded_and_then_the_volume_ends() {
+    let settings = Settings::config(json!({"unmountTimeoutSeconds": 1}));
+    with_settings(DRIVER, &settings, |node| {
+        let target = node.target("u1", "oss1");
+        node.mount(&target, &node.options(json!({}))).success();
+        let copy = copy_of_mounts(node, &target);
+        let mut file = File::create(copy.path("late")).unwrap();
+        file.write_all(b"before").unwrap();
+        node.unmount(&target).success();
+        assert!(node.log().contains("it is left running"), "{}", node.log());
+        let daemons = node.daemons();
+        assert_eq!(daemons.len(), 1);
+        file.write_all(b" and after").unwrap();
+        nix::unistd::close(file.into_raw_fd()).unwrap();
+        for pid in daemons {
+            assert!(
+                Pidfd::wait_for_end(pid, PATIENCE),
+                "the copy is still there"
+            );
+        }
+        let stored = node.store.object("docker", "late");
+        assert_eq!(stored.as_deref(), Some(&b"before and after"[..]));
+        drop(copy);
     });
 }
 

@@ -61,6 +61,18 @@ pub fn quit(volume: &Path, deadline: Instant) -> Result<Status> {
     call(volume, Call::Quit, deadline)
 }
 
+/// Tells the process of the volume at `volume`, which is unmounted for good, to end once nothing is open
+/// there any more, and returns its status. `None` where no process listens, or it ends before it answers.
+///
+/// # Errors
+/// As those of `wait`; also from processes of builds that do not know this call.
+pub fn leave(volume: &Path, deadline: Instant) -> Result<Option<Status>> {
+    match connect(volume)? {
+        Some(stream) => ask(stream, Call::Leave, deadline),
+        None => Ok(None),
+    }
+}
+
 /// Whether a process listens for the volume at `volume` at this moment.
 pub fn is_listening(volume: &Path) -> bool {
     short_path(volume, SOCKET).is_ok_and(|(path, _directory)| UnixStream::connect(path).is_ok())

@@ -204,6 +204,7 @@ impl Client {
                     start: matches!(call, Call::Wait | Call::Try),
                     reload: call == Call::Reload,
                     quit: call == Call::Quit,
+                    leave: call == Call::Leave,
                 });
                 self.call = Some((call, wish));
                 self.line = Vec::new();

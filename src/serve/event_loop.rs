@@ -51,6 +51,8 @@ pub(crate) struct EventLoop {
     pub(crate) lost: Option<LostRequests>,
     pub(crate) buffer: Vec<u8>,
     pub(crate) quitting: bool,
+    /// No Pod uses the volume any more: it ends once nothing is open.
+    pub(crate) leaving: bool,
     /// Removed with the last daemon.
     pub(crate) _group: Option<Group>,
 }
@@ -149,6 +151,10 @@ impl EventLoop {
         let idle = relay.requests == 0;
         if idle && !ready.kernel {
             self.look_for_lost_requests(now)?;
+        }
+        if self.leaving && !self.quitting && idle && relay.handles == 0 {
+            log::info!("exiting: no Pod uses the volume any more, and nothing is open");
+            self.quit();
         }
         // Without a daemon nobody answers those that are left: they fail with the connection.
         if self.quitting && (self.ends.daemon.is_none() || idle) {
@@ -260,6 +266,7 @@ impl EventLoop {
             log::info!("exiting: requested over the control socket");
             self.quit();
         }
+        self.leaving |= wishes.leave;
         if wishes.publish {
             self.publish();
         }
@@ -311,6 +318,7 @@ impl EventLoop {
         self.status.oldest_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
         self.status.nodes = relay.nodes as u64;
         self.status.handles = relay.handles as u64;
+        self.status.writers = Some(relay.writers as u64);
         self.status.lost_writers = relay.failed as u64;
         self.shared.publish(self.status.clone());
     }

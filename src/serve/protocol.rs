@@ -31,6 +31,9 @@ pub(crate) enum Call {
     Reload,
     /// The state, at once; then the staging directory is unmounted and the process ends.
     Quit,
+    /// The state, at once. The volume is unmounted for good: where something else still has the mount, in
+    /// a mount namespace of its own, the process ends as soon as nothing is open there.
+    Leave,
 }
 
 /// An answer: a status, or the reason why there is none.
@@ -98,6 +101,10 @@ pub struct Status {
     pub nodes: u64,
     /// Open handles.
     pub handles: u64,
+    /// Those that are open for writing and work; none where the process does not see them, without the
+    /// relay.
+    #[serde(default)]
+    pub writers: Option<u64>,
     /// Handles that fail until they are closed, because the daemon ended while they could write.
     pub lost_writers: u64,
     /// What the sandbox lacks on this node.
@@ -122,6 +129,7 @@ impl Status {
             oldest_ms: 0,
             nodes: 0,
             handles: 0,
+            writers: None,
             lost_writers: 0,
             sandbox_lacks: Vec::new(),
             printed: String::new(),

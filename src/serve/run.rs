@@ -211,6 +211,7 @@ fn begin(
         lost: None,
         buffer: vec![0; BUFFER],
         quitting: false,
+        leaving: false,
         emptied: plan.emptied.clone(),
         spec,
         status,

@@ -35,6 +35,8 @@ pub(crate) struct Wishes {
     pub(crate) reload: bool,
     /// Unmount and end.
     pub(crate) quit: bool,
+    /// End once nothing is open.
+    pub(crate) leave: bool,
 }
 
 impl Shared {
@@ -78,6 +80,7 @@ impl Shared {
             state.wishes.start |= wishes.start;
             state.wishes.reload |= wishes.reload;
             state.wishes.quit |= wishes.quit;
+            state.wishes.leave |= wishes.leave;
             state.wished += 1;
             state.wished
         };

@@ -6,7 +6,7 @@ use crate::ossfs::probe::{self, Health};
 use crate::ossfs::{diagnosis, launch, systemd, unit_files};
 use crate::serve::protocol::{State, Status};
 use crate::serve::{client, failure};
-use crate::service::release::{abandon, clear};
+use crate::service::release::{abandon, clear, end_if_only_read};
 use crate::state::start::{Start, Supervisor};
 use crate::state::volume::Volume;
 use crate::sys::deadline::Deadline;
@@ -64,6 +64,7 @@ pub(crate) fn wait_for_predecessor(volume: &Volume, deadline: Deadline) -> Resul
     }
     // With the marker it would wait for the lock before it ends.
     volume.clear_abandoned()?;
+    end_if_only_read(volume);
     if process.wait(deadline)? || !abandon(volume, &process)? {
         return Ok(());
     }

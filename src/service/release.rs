@@ -5,6 +5,7 @@ use crate::mounts::{directory, unmount};
 use crate::ossfs::systemd;
 use crate::sandbox::Group;
 use crate::serve::client;
+use crate::serve::protocol::{State, Status};
 use crate::service::directories;
 use crate::state::volume::Volume;
 use crate::sys::deadline::Deadline;
@@ -12,12 +13,14 @@ use crate::sys::failpoint;
 use crate::sys::process::Process;
 use anyhow::Result;
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a process may take to end that was asked to.
 const END_TIME: Duration = Duration::from_secs(1);
 /// How long a process that was killed may take to end.
 const KILL_TIME: Duration = Duration::from_secs(5);
+/// How long a process may take to report whether anything is unsaved.
+const ANSWER_TIME: Duration = Duration::from_secs(1);
 /// How long the end of a process may take after it has decided that there is nothing to clean up.
 const LAST_LOOK: Duration = Duration::from_secs(1);
 /// How long the process of a volume waits, as its last act, for the call that has abandoned it.
@@ -75,7 +78,11 @@ pub(crate) fn remove(volume: &Volume, shutdown: Shutdown, deadline: Deadline) ->
             // Nothing but this tells it to end.
             process.terminate();
         }
-        if !process.wait(deadline)? {
+        let until = match has_begun && shutdown == Shutdown::Graceful {
+            true => end_of_wait(volume, deadline),
+            false => deadline,
+        };
+        if !process.wait(until)? {
             log::warn!(
                 "volume {}: ossfs (process {}) still uploads to the bucket, or something still has \
                  its files open; it is left running until it is done",
@@ -90,6 +97,53 @@ pub(crate) fn remove(volume: &Volume, shutdown: Shutdown, deadline: Deadline) ->
     }
     failpoint::reach("remove: ended");
     remove_directories(volume)
+}
+
+/// How long to wait for the end of the process of `volume`, which was unmounted a moment ago: until
+/// `deadline`, but not at all where it goes on only because something has the mount in a mount namespace of
+/// its own, and reads there. Where nothing is open there, the process ends at once: a copy of the host's
+/// mounts keeps no volume alive.
+fn end_of_wait(volume: &Volume, deadline: Deadline) -> Deadline {
+    match client::leave(volume.directory(), Instant::now() + ANSWER_TIME) {
+        Ok(Some(status)) if is_only_read(&status) && !is_idle(&status) => {
+            Deadline::after(Duration::ZERO)
+        }
+        Ok(_) => deadline,
+        Err(e) => {
+            log::debug!("volume {}: {e:#}", volume.id());
+            deadline
+        }
+    }
+}
+
+/// Ends the process of `volume` where it goes on only because something reads in a copy of the mount that
+/// no Pod uses: the reads fail from then on, and nothing is lost.
+pub(crate) fn end_if_only_read(volume: &Volume) {
+    let answer = || Instant::now() + ANSWER_TIME;
+    let ended = match client::leave(volume.directory(), answer()) {
+        Ok(Some(status)) if is_only_read(&status) && !is_idle(&status) => {
+            log::warn!(
+                "volume {}: a process with a copy of this node's mounts still has files of it open: \
+                 its reads fail from now on, because the volume is mounted again",
+                volume.id()
+            );
+            client::quit(volume.directory(), answer()).map(drop)
+        }
+        other => other.map(drop),
+    };
+    if let Err(e) = ended {
+        log::debug!("volume {}: {e:#}", volume.id());
+    }
+}
+
+/// Whether the process with `status` still serves and nothing is open for writing. One without the relay
+/// does not know.
+fn is_only_read(status: &Status) -> bool {
+    status.state != State::Ending && status.writers == Some(0)
+}
+
+fn is_idle(status: &Status) -> bool {
+    status.handles == 0 && status.in_flight == 0
 }
 
 /// Leaves the rest of `volume`, whose lock is held, to its process `process`, which still uploads.
