@@ -12,6 +12,12 @@ use anyhow::{Result, bail};
 use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
+use std::thread::sleep;
+use std::time::Duration;
+
+/// The shortest time from the start of one process of a volume to that of the next. systemd starts one at
+/// once: a `RestartSec=` that is not zero takes up to a quarter of a second longer than it says.
+const PACE: Duration = Duration::from_millis(100);
 
 /// Serves the volume that `args` name until it is unmounted; see `serve::main` for the exit status.
 /// Nothing to do, and a success, where the volume has ended meanwhile.
@@ -52,7 +58,13 @@ fn prepare(volume: &Volume) -> Result<bool> {
         );
     }
     launch::detach()?;
-    volume.record_daemon(&ProcessId::own()?)?;
+    let own = ProcessId::own()?;
+    if let Some(earlier) = volume.recorded_daemon()?
+        && let Some(after) = own.started_after(&earlier)
+    {
+        sleep(PACE.saturating_sub(after));
+    }
+    volume.record_daemon(&own)?;
     Ok(true)
 }
 

@@ -17,6 +17,9 @@ use std::time::Duration;
 /// How often to check whether a process has ended, on kernels without pidfds: they have no event.
 const CHECK_AGAIN: Duration = Duration::from_millis(20);
 
+/// A clock tick in milliseconds: 1/USER_HZ of a second, which is 100 on all that kubelet runs on.
+const TICK: u64 = 10;
+
 /// The longest beginning of a process's command line that is read, in bytes: a process makes it as long
 /// as it likes (PR_SET_MM_MAP, prctl(2)). Those of ossfs and of kubelet are far shorter.
 pub const MAX_COMMAND_LINE: u64 = 128 * 1024;
@@ -61,6 +64,13 @@ impl ProcessId {
 
     pub fn pid(&self) -> i32 {
         self.pid
+    }
+
+    /// How much later than `earlier` it started, to a clock tick (10 ms); `None` if it did not start
+    /// later in the same boot.
+    pub(crate) fn started_after(&self, earlier: &Self) -> Option<Duration> {
+        let ticks = self.started.checked_sub(earlier.started)?;
+        (self.boot == earlier.boot).then_some(Duration::from_millis(ticks.saturating_mul(TICK)))
     }
 
     /// The process if it is still running; `None` once it has ended, also if its parent has
@@ -302,6 +312,21 @@ mod tests {
         drop(child.stdin.take());
         child.wait().unwrap();
         assert!(!found);
+    }
+
+    #[test]
+    fn tells_how_much_later_a_process_started() {
+        let id = |text| ProcessId::parse(text).unwrap();
+        let later = id("7 1010 boot");
+        for (earlier, after) in [
+            ("6 1010 boot", Some(0)),
+            ("8 1002 boot", Some(80)),
+            ("8 1011 boot", None),
+            ("8 1002 other", None),
+        ] {
+            let after = after.map(Duration::from_millis);
+            assert_eq!(later.started_after(&id(earlier)), after, "{earlier}");
+        }
     }
 
     #[test]
