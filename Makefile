@@ -36,7 +36,7 @@ build: ## Release binaries at dist/: static files for any node
 	install -D $(RELEASE)/oss $(RELEASE)/oss-installer --target-directory dist
 
 .PHONY: test
-test: test-packages build ## All tests, mounts by s3fs or OSSFS=/path/to/ossfs included (root, /dev/fuse; else those are ignored)
+test: test-packages build ## All tests, mounts by s3fs or OSSFS=/usr/path/to/ossfs included (root, /dev/fuse; else those are ignored)
 	cargo test --locked --workspace --exclude alicloud-oss-flexvolume --no-fail-fast -- $(IGNORED)
 	@if command -v go >/dev/null; then $(MAKE) conformance KUBERNETES=newest; \
 	else echo "skipped: kubelet's own code as the caller: Go is needed"; [ "$$CI" != true ]; fi

@@ -98,7 +98,7 @@ fn a_store_that_answers_nonsense_is_not_mounted() {
         }
         // The bucket check passes, and then nothing else does.
         let fault = node.store.inject("docker", Fault::Hang.after(1));
-        fails(node, json!({}), &["has not answered"]);
+        fails(node, json!({}), &["check the url"]);
         node.store.remove_fault(fault);
         // "Not there" is what a store should say of a name that nobody made.
         node.store.inject("docker", Fault::Status(404).after(1));
@@ -160,6 +160,8 @@ fn a_failed_cleanup_does_not_replace_the_error_that_it_cleans_up_after() {
     with_settings(DRIVER, &impatient(), |node| {
         let target = node.target("u1", "oss1");
         let options = node.options(json!({}));
+        // With a script, as below: options that another program is given make another volume.
+        node.configure(json!({"ossfs": node.path("ossfs")}).as_object().unwrap());
         node.mount(&target, &options).success();
         let id = node.volumes().remove(0);
         node.unmount(&target).success();
