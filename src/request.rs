@@ -22,6 +22,8 @@ use zeroize::Zeroizing;
 const SECRET_PREFIX: &str = "kubernetes.io/secret/";
 /// kubelet's name for the Pod's fsGroup, and the one in the community's document.
 const FS_GROUP: [&str; 2] = ["kubernetes.io/mounterArgs.FsGroup", "kubernetes.io/fsGroup"];
+/// Names under which volumes and Secrets may have the token of temporary keys.
+const TOKENS: [&str; 3] = ["securityToken", "sessionToken", "stsToken"];
 const READ_WRITE: &str = "kubernetes.io/readwrite";
 const OPTIONS: [&str; 11] = [
     "bucket",
@@ -264,6 +266,7 @@ fn credentials(
             ));
         }
     }
+    refuse_token(options)?;
     let from_secret = pair(
         secret(options, &["akId", "AccessKeyId"])?,
         secret(options, &["akSecret", "AccessKeySecret"])?,
@@ -288,6 +291,24 @@ fn credentials(
              allow this bucket in nodeCredentials of the node configuration",
         )),
     }
+}
+
+/// Temporary keys would pass as a pair that the store does not know. ossfs 1.91 takes the token that belongs
+/// to them only from its environment, once: the volume would end with the token.
+fn refuse_token(options: &OptionsJson) -> Result<(), Refusal> {
+    let keys = TOKENS
+        .iter()
+        .flat_map(|token| [(*token).to_owned(), format!("{SECRET_PREFIX}{token}")]);
+    for key in keys {
+        if options.get(&key).is_some() {
+            return Err(Refusal::new(
+                &key,
+                "temporary keys (STS) are not supported, because ossfs cannot renew their token: use a key \
+                 pair without one, or ramRole",
+            ));
+        }
+    }
+    Ok(())
 }
 
 type Half = Option<Zeroizing<String>>;

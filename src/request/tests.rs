@@ -120,6 +120,16 @@ fn refuses_credentials_that_are_half_or_not_allowed() {
         ("{}", "", "no key pair"),
         (other_bucket, "", "no key pair"),
         ("{}", r#""akId":"i""#, "without akSecret"),
+        (
+            "{}",
+            r#""akId":"STS.i","akSecret":"topsecret","securityToken":"t""#,
+            "temporary keys (STS) are not supported",
+        ),
+        (
+            "{}",
+            r#""kubernetes.io/secret/akId":"c2lk","kubernetes.io/secret/akSecret":"c3M=","kubernetes.io/secret/SecurityToken":"dA==""#,
+            "\"kubernetes.io/secret/securityToken\": temporary keys",
+        ),
         ("{}", r#""akSecret":"topsecret""#, "without akId"),
         (
             "{}",
