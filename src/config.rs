@@ -3,6 +3,7 @@
 
 mod endpoints;
 mod network;
+mod selinux;
 
 use crate::options::option::MountOption;
 use crate::options::policy::{self, Allowed};
@@ -38,6 +39,9 @@ pub struct Config {
     pub mount_timeout: Duration,
     #[serde(rename = "unmountTimeoutSeconds", deserialize_with = "seconds")]
     pub unmount_timeout: Duration,
+    /// After how long an ossfs is ended that has not finished since the last unmount of its volume.
+    #[serde(rename = "finishTimeoutSeconds", deserialize_with = "long_seconds")]
+    pub(crate) finish_timeout: Duration,
     /// Whether requests pass through `oss serve`, so that a mount outlives its ossfs.
     pub(crate) relay: bool,
     /// Whether ossfs runs in a sandbox.
@@ -81,6 +85,9 @@ pub struct Config {
     /// verify a certificate, and repeats the request with it.
     #[serde(deserialize_with = "some_path")]
     pub(crate) ca_bundle: Option<PathBuf>,
+    /// The SELinux label of every file of a volume, where SELinux is on.
+    #[serde(deserialize_with = "selinux::context")]
+    pub(crate) se_linux_context: Option<String>,
     /// Credentials of the node for volumes without any. Absent: such volumes are refused.
     pub node_credentials: Option<NodeCredentials>,
 }
@@ -149,6 +156,7 @@ impl Default for Config {
             launcher: Launcher::Auto,
             mount_timeout: Duration::from_secs(30),
             unmount_timeout: Duration::from_secs(30),
+            finish_timeout: Duration::from_secs(24 * 3600),
             relay: true,
             sandbox: Sandbox::On,
             memory_limit: 1 << 30,
@@ -162,6 +170,7 @@ impl Default for Config {
             https_proxy: None,
             no_proxy: String::new(),
             ca_bundle: None,
+            se_linux_context: None,
             node_credentials: None,
         }
     }
@@ -231,12 +240,22 @@ fn faulty_key(text: &str) -> Option<String> {
 }
 
 fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    match u64::deserialize(deserializer)? {
-        n @ 1..=3600 => Ok(Duration::from_secs(n)),
-        n => Err(serde::de::Error::custom(format!(
-            "{n} is not between 1 and 3600 seconds"
-        ))),
+    at_most(3600, deserializer)
+}
+
+/// A time of up to a week.
+fn long_seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    at_most(7 * 24 * 3600, deserializer)
+}
+
+fn at_most<'de, D: Deserializer<'de>>(most: u64, deserializer: D) -> Result<Duration, D::Error> {
+    let seconds = u64::deserialize(deserializer)?;
+    if !(1..=most).contains(&seconds) {
+        return Err(serde::de::Error::custom(format!(
+            "{seconds} is not between 1 and {most} seconds"
+        )));
     }
+    Ok(Duration::from_secs(seconds))
 }
 
 /// Bytes, as a number with one of Kubernetes' binary suffixes.
@@ -378,7 +397,8 @@ mod tests {
             r#"{"ossfs":"/usr/bin/s3fs","stateDir":"/run/x","logFile":"/var/log/x.log","logLevel":"debug",
             "launcher":"direct","relay":true,"sandbox":"off","memoryLimit":"512Mi",
             "hungAfterSeconds":50,"requestTimeoutSeconds":120,"temporaryDir":"/data/oss","shareMounts":false,"mountTimeoutSeconds":5,
-            "httpsProxy":"http://proxy.example:3128","noProxy":["a.example"],"caBundle":"/etc/ca.pem","unmountTimeoutSeconds":6,
+            "httpsProxy":"http://proxy.example:3128","noProxy":["a.example"],"caBundle":"/etc/ca.pem","unmountTimeoutSeconds":6,"finishTimeoutSeconds":604800,
+            "seLinuxContext":"system_u:object_r:container_file_t:s0",
             "defaultOptions":["max_stat_cache_size=0","noua"],
             "allowedOptions":["use_cache=/var/cache/oss/","no_check_certificate"],
             "nodeCredentials":{"akIdFile":"/a","akSecretFile":"/b","buckets":["docker"],"ramRole":"node-role"}}"#,
@@ -387,6 +407,9 @@ mod tests {
         assert_eq!(config.launcher, Launcher::Direct);
         assert_eq!(config.hung_after, Duration::from_secs(50));
         assert_eq!(config.memory_limit, 512 << 20);
+        assert_eq!(config.finish_timeout, Duration::from_secs(604_800));
+        let label = config.se_linux_context.as_deref();
+        assert_eq!(label, Some("system_u:object_r:container_file_t:s0"));
         assert!(config.relay && config.sandbox == Sandbox::Off);
         assert_eq!(config.default_options.len(), 2);
         assert_eq!(config.allowed_options.len(), 2);
@@ -439,6 +462,14 @@ mod tests {
             (
                 "{\"mountTimeoutSeconds\":0}",
                 "key \"mountTimeoutSeconds\": 0 is not between",
+            ),
+            (
+                "{\"finishTimeoutSeconds\":604801}",
+                "key \"finishTimeoutSeconds\": 604801 is not between 1 and 604800 seconds",
+            ),
+            (
+                "{\"seLinuxContext\":\"container_file_t\"}",
+                "key \"seLinuxContext\": \"container_file_t\" is not an SELinux label",
             ),
             (
                 "{\"stateDir\":\"run\"}",

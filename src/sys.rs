@@ -8,4 +8,5 @@ pub(crate) mod helper;
 pub mod lock;
 pub mod process;
 pub mod root_only;
+pub(crate) mod selinux;
 pub(crate) mod tree;

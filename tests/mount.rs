@@ -621,3 +621,22 @@ fn proxy_and_certificates_come_from_the_node_configuration_alone() {
         }
     });
 }
+
+#[test]
+#[ignore = "needs root, /dev/fuse and s3fs"]
+fn a_label_of_the_node_configuration_is_for_nodes_with_selinux() {
+    let label = "system_u:object_r:container_file_t:s0";
+    let settings = Settings::config(json!({"seLinuxContext": label}));
+    with_settings(DRIVER, &settings, |node| {
+        let target = node.target("u1", "oss1");
+        node.mount(&target, &node.options(json!({}))).success();
+        let is_on = fs::read_to_string("/proc/filesystems")
+            .unwrap()
+            .contains("selinuxfs");
+        let table = fs::read_to_string("/proc/thread-self/mounts").unwrap();
+        // A kernel without SELinux refuses a mount with a label.
+        assert_eq!(table.contains(label), is_on);
+        assert_eq!(node.log().contains("SELinux is off"), !is_on);
+        node.unmount(&target).success();
+    });
+}

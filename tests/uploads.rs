@@ -5,7 +5,7 @@
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::fd::IntoRawFd as _;
@@ -57,6 +57,33 @@ fn an_upload_outlives_a_mount_that_has_to_wait_for_it() {
         let answer = node.mount(&next, &node.options(json!({})));
         let why = answer.failure();
         assert!(why.contains("still uploads to the bucket"), "{why}");
+    });
+}
+
+#[test]
+#[ignore = "needs root, /dev/fuse and s3fs"]
+fn an_ossfs_that_never_finishes_is_ended_after_its_time() {
+    let settings = Settings::config(json!({"unmountTimeoutSeconds": 1, "mountTimeoutSeconds": 2}));
+    with_settings(DRIVER, &settings, |node| {
+        let target = node.target("u1", "oss1");
+        node.mount(&target, &node.options(json!({}))).success();
+        let mut file = File::create(target.join("never")).unwrap();
+        file.write_all(b"closed").unwrap();
+        let daemons = node.daemons();
+        node.unmount(&target).success();
+        // A mount call that waits for it in vain changes nothing about its time.
+        node.mount(&target, &node.options(json!({}))).failure();
+        assert_eq!(node.heal().unwrap(), "");
+        assert_eq!(node.daemons(), daemons, "a day has not passed");
+        let Value::Object(shorter) = json!({"finishTimeoutSeconds": 1}) else {
+            unreachable!()
+        };
+        node.configure(&shorter);
+        assert_eq!(node.heal().unwrap(), "");
+        let said = "has not finished within 1 s of the last unmount";
+        assert!(node.log().contains(said), "{}", node.log());
+        node.assert_clean();
+        drop(file);
     });
 }
 

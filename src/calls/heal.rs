@@ -22,7 +22,8 @@ pub(super) fn heal(ids: &[String], config: &Config) -> Result<Vec<String>> {
         return Ok(Vec::new());
     };
     state.prepare()?;
-    sweep(&state, Deadline::after(config.unmount_timeout));
+    let deadline = Deadline::after(config.unmount_timeout);
+    sweep(&state, config.finish_timeout, deadline);
     let (mut healed, mut failed) = (Vec::new(), Vec::new());
     for volume in state.all()? {
         if !ids.is_empty() && !ids.iter().any(|id| id == volume.id()) {

@@ -17,7 +17,7 @@ use crate::state::identity::identity;
 use crate::state::uid;
 use crate::state::volume::Volume;
 use crate::sys::deadline::Deadline;
-use crate::sys::{failpoint, root_only};
+use crate::sys::{failpoint, root_only, selinux};
 use anyhow::{Context as _, Result, anyhow, bail};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -69,7 +69,11 @@ fn prepare(config: &Config) -> Result<Node> {
         program: launch::find_program(&config.ossfs)?,
         supervisor: launch::choose(config.launcher)?,
         ca_bundle: config.ca_bundle.as_deref().map(ca_bundle).transpose()?,
+        selinux: config.se_linux_context.is_some() && selinux::is_on(),
     };
+    if config.se_linux_context.is_some() && !node.selinux {
+        log::info!("seLinuxContext of the node configuration is left out: SELinux is off");
+    }
     // Opening it also has the kernel load the module.
     std::fs::OpenOptions::new()
         .read(true)
@@ -158,7 +162,7 @@ fn record(
         plan::make_directories(&plan, &reach)?;
         volume.write_plan(&plan)?;
         volume.write_start(&start)?;
-        volume.clear_abandoned()?;
+        let _since = volume.clear_abandoned()?;
     }
     failpoint::reach("mount: recorded");
     Ok(())

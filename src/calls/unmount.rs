@@ -46,7 +46,7 @@ pub(super) fn unmount(target: &Target, config: &Config) -> Result<()> {
     }
     drop(lock);
     if let Some(state) = state? {
-        sweep(&state, deadline);
+        sweep(&state, config.finish_timeout, deadline);
     }
     Ok(())
 }

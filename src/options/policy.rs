@@ -8,6 +8,11 @@ use super::table::Class;
 use crate::descriptor::OSSFS;
 use crate::text::is_normal_path;
 
+/// The options that label a mount for SELinux. The administrator sets one label for all volumes.
+const LABELS: [&str; 4] = ["context", "fscontext", "defcontext", "rootcontext"];
+const LABELS_ARE_SET: &str =
+    "seLinuxContext of the node configuration sets the label of all volumes";
+
 /// An entry of `allowedOptions` in the node configuration: what makes a sensitive option pass.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Allowed {
@@ -35,6 +40,9 @@ impl Allowed {
             .option(name)
             .ok_or_else(|| format!("{name:?} is not an option of ossfs"))?;
         match class {
+            Class::Sensitive if LABELS.contains(&name) => {
+                return Err(format!("{name} can never be allowed: {LABELS_ARE_SET}"));
+            }
             Class::Sensitive => {}
             Class::Tuning | Class::Identity => {
                 return Err(format!("{name} is always allowed, leave it out"));
@@ -83,6 +91,9 @@ pub(crate) fn check(field: &str, option: &MountOption, allowed: &[Allowed]) -> R
     let refuse = |problem: String| Err(Refusal::new(field, problem));
     match OSSFS.option(name).map(|(_, class, _)| class) {
         Some(Class::Tuning | Class::Identity) => Ok(()),
+        Some(Class::Sensitive) if LABELS.contains(&name) => {
+            refuse(format!("\"{name}\" is not allowed: {LABELS_ARE_SET}"))
+        }
         Some(Class::Sensitive) if allowed.iter().any(|entry| entry.permits(option)) => Ok(()),
         Some(Class::Sensitive) if allowed.iter().any(|entry| entry.name == name) => {
             refuse(format!(
@@ -103,13 +114,17 @@ pub(crate) fn check_default(option: &MountOption) -> Result<(), String> {
         Some(Class::DriverOwned(why)) => {
             Err(format!("\"{}\" is not allowed: {why}", option.name()))
         }
+        _ if LABELS.contains(&option.name()) => Err(format!(
+            "\"{}\" is not allowed: {LABELS_ARE_SET}",
+            option.name()
+        )),
         _ => Ok(()),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Allowed, check};
+    use super::{Allowed, LABELS, check, check_default};
     use crate::options::option::MountOption;
     use crate::options::table::{self, Class, Kind};
 
@@ -133,7 +148,11 @@ mod tests {
                 Class::Sensitive | Class::DriverOwned(_) => assert!(verdict.is_err(), "{name}"),
             }
             let all = Allowed::parse(name);
-            assert_eq!(all.is_ok(), class == Class::Sensitive, "{name}");
+            let may_be = class == Class::Sensitive && !LABELS.contains(&name);
+            assert_eq!(all.is_ok(), may_be, "{name}");
+            let is_default = check_default(&option).is_ok();
+            let is_owned = matches!(class, Class::DriverOwned(_)) || LABELS.contains(&name);
+            assert_eq!(is_default, !is_owned, "{name}");
             if let Ok(all) = all {
                 assert_eq!(check("otherOpts", &option, &[all]), Ok(()), "{name}");
             }

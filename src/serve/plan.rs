@@ -261,7 +261,8 @@ impl MountOptions {
         let max_read = self.max_read.unwrap_or(largest).min(largest);
         data.push_str(&format!(",max_read={max_read}"));
         for (option, label) in &self.labels {
-            data.push_str(&format!(",{option}={label}"));
+            // In quotes: a level may have commas (mount(8), "context").
+            data.push_str(&format!(",{option}=\"{label}\""));
         }
         data
     }

@@ -63,9 +63,9 @@ pub(crate) fn wait_for_predecessor(volume: &Volume, deadline: Deadline) -> Resul
         return Ok(());
     }
     // With the marker it would wait for the lock before it ends.
-    volume.clear_abandoned()?;
+    let since = volume.clear_abandoned()?;
     end_if_only_read(volume);
-    if process.wait(deadline)? || !abandon(volume, &process)? {
+    if process.wait(deadline)? || !abandon(volume, &process, since)? {
         return Ok(());
     }
     bail!(

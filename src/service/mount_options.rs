@@ -34,13 +34,11 @@ pub(crate) fn applied_by(name: &str, class: Class) -> AppliedBy {
             | "sync"
             | "dirsync"
             | "atime"
-            | "noatime"
-            | "context"
-            | "fscontext"
-            | "defcontext"
-            | "rootcontext",
+            | "noatime",
             _,
         ) => AppliedBy::Driver,
+        // The node configuration labels all volumes.
+        ("context" | "fscontext" | "defcontext" | "rootcontext", _) => AppliedBy::Nobody,
         _ => AppliedBy::Ossfs,
     }
 }
@@ -76,9 +74,6 @@ pub(crate) fn mount_options(arguments: &[String], read_only: bool) -> MountOptio
             ("sync", _) => mount.sync = true,
             ("async", _) => mount.sync = false,
             ("dirsync", _) => mount.dirsync = true,
-            ("context" | "fscontext" | "defcontext" | "rootcontext", Some(label)) => {
-                mount.labels.insert(name.to_owned(), label.to_owned());
-            }
             _ => {}
         }
     }
@@ -126,10 +121,7 @@ mod tests {
         assert!(found.noexec && found.default_permissions && found.sync && !found.read_only);
         assert!(!mount(&["noexec", "exec"]).noexec);
         assert!(mount(&["ro"]).read_only && mount_options(&[], true).read_only);
-        let labels = mount(&["context=system_u:object_r:container_file_t:s0"]).labels;
-        assert_eq!(
-            labels.get("context").map(String::as_str),
-            Some("system_u:object_r:container_file_t:s0")
-        );
+        let labelled = mount(&["context=system_u:object_r:container_file_t:s0"]);
+        assert!(labelled.labels.is_empty());
     }
 }

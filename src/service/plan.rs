@@ -19,6 +19,8 @@ pub(crate) struct Node {
     pub(crate) supervisor: Supervisor,
     /// The file that `caBundle` of the configuration names, by its real path.
     pub(crate) ca_bundle: Option<PathBuf>,
+    /// Whether mounts can have labels of SELinux; a kernel without it refuses them.
+    pub(crate) selinux: bool,
 }
 
 /// What ossfs's environment has for reaching stores: libcurl reads the proxy (libcurl-env(3)), and
@@ -68,6 +70,13 @@ pub(crate) fn plan(
     );
     plan.relay = request.relay;
     plan.mount = mount_options(&start.arguments, start.read_only);
+    if let Some(label) = &config.se_linux_context
+        && node.selinux
+    {
+        plan.mount
+            .labels
+            .insert("context".to_owned(), label.clone());
+    }
     plan.hung_after_seconds = config.hung_after.as_secs();
     plan.request_timeout_seconds = config.request_timeout.map(|time| time.as_secs());
     plan.memory_limit = config.memory_limit;

@@ -90,7 +90,7 @@ pub(crate) fn remove(volume: &Volume, shutdown: Shutdown, deadline: Deadline) ->
                 process.pid()
             );
             volume.remove_keys()?;
-            if abandon(volume, &process)? {
+            if abandon(volume, &process, None)? {
                 return Ok(());
             }
         }
@@ -146,10 +146,10 @@ fn is_idle(status: &Status) -> bool {
     status.handles == 0 && status.in_flight == 0
 }
 
-/// Leaves the rest of `volume`, whose lock is held, to its process `process`, which still uploads.
-/// False if that has ended meanwhile.
-pub(crate) fn abandon(volume: &Volume, process: &Process) -> Result<bool> {
-    volume.record_abandoned()?;
+/// Leaves the rest of `volume`, whose lock is held, to its process `process`, which still uploads: since
+/// now, or as the record `since` has it. False if that process has ended meanwhile.
+pub(crate) fn abandon(volume: &Volume, process: &Process, since: Option<String>) -> Result<bool> {
+    volume.record_abandoned(since)?;
     failpoint::reach("remove: abandoned");
     // A process that ends at this moment may have looked for the marker too early.
     Ok(!process.wait(Deadline::after(LAST_LOOK))?)

@@ -8,14 +8,16 @@ use crate::state::directory::StateDirectory;
 use crate::state::volume::Volume;
 use crate::sys::deadline::Deadline;
 use anyhow::Result;
+use std::time::Duration;
 
 /// Cleans up after calls that were killed: unregisters targets that kubelet has removed, removes
-/// volumes without a target, and stale locks. Volumes that a call holds the lock of are skipped; a
-/// failure is logged and the rest is left for the next call.
-pub(crate) fn sweep(state: &StateDirectory, deadline: Deadline) {
+/// volumes without a target, and stale locks. Ends processes that were left to finish longer than
+/// `finish_timeout` ago. Volumes that a call holds the lock of are skipped; a failure is logged and the
+/// rest is left for the next call.
+pub(crate) fn sweep(state: &StateDirectory, finish_timeout: Duration, deadline: Deadline) {
     let swept = state.all().map(|volumes| {
         for volume in volumes {
-            if let Err(e) = sweep_one(&volume, deadline) {
+            if let Err(e) = sweep_one(&volume, finish_timeout, deadline) {
                 log::warn!("volume {}: {e:#}", volume.id());
             }
         }
@@ -25,7 +27,7 @@ pub(crate) fn sweep(state: &StateDirectory, deadline: Deadline) {
     }
 }
 
-fn sweep_one(volume: &Volume, deadline: Deadline) -> Result<()> {
+fn sweep_one(volume: &Volume, finish_timeout: Duration, deadline: Deadline) -> Result<()> {
     if volume.is_used()? && !volume.targets()?.iter().any(is_gone) {
         return Ok(());
     }
@@ -35,9 +37,21 @@ fn sweep_one(volume: &Volume, deadline: Deadline) -> Result<()> {
     for target in volume.targets()?.iter().filter(|target| is_gone(target)) {
         volume.unregister(target)?;
     }
-    if volume.is_abandoned() && volume.running_daemon()?.is_some() {
+    if volume.is_abandoned()
+        && let Some(process) = volume.running_daemon()?
+    {
         // It still uploads, and removes the rest when it ends.
-        return Ok(());
+        if volume.abandoned_for()? < finish_timeout {
+            return Ok(());
+        }
+        log::error!(
+            "volume {}: ending ossfs (process {}), which has not finished within {} s of the last \
+             unmount (finishTimeoutSeconds): what it has not uploaded is lost",
+            volume.id(),
+            process.pid(),
+            finish_timeout.as_secs()
+        );
+        return remove(volume, Shutdown::Force, deadline);
     }
     if !volume.is_used()? {
         log::info!("volume {} has no target any more", volume.id());

@@ -15,7 +15,7 @@
 //!     daemon         the process `oss serve` of it
 //!     staging/       where it is mounted
 //!     probed         when it was last seen to be served
-//!     abandoned      marker: the unmount call no longer waits for the end of the uploads
+//!     abandoned      since when no unmount call waits for the end of the uploads
 //!     targets/<key>  the path of a TARGET that the volume is bound to
 //! ```
 //! What `oss serve` adds while it runs is named in `src/serve.rs`.

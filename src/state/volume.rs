@@ -169,14 +169,28 @@ impl Volume {
             .is_some_and(|age| age < time)
     }
 
-    /// Records that the unmount call no longer waits for the process of the volume: whatever is left
-    /// is for that process to remove.
-    pub(crate) fn record_abandoned(&self) -> Result<()> {
-        root_only::write(&self.layout.abandoned(), b"")
+    /// Records that the unmount call no longer waits for the process of the volume, since now or as the
+    /// earlier record `since` has it: whatever is left is for that process to remove.
+    pub(crate) fn record_abandoned(&self, since: Option<String>) -> Result<()> {
+        let since = since.unwrap_or_else(|| boot_clock::render(boot_clock::now()));
+        root_only::write(&self.layout.abandoned(), since.as_bytes())
     }
 
-    pub(crate) fn clear_abandoned(&self) -> Result<()> {
-        root_only::remove(&self.layout.abandoned())
+    /// For how long an unmount call has no longer waited for the process of the volume. A marker that does
+    /// not tell, of an earlier build, is written anew.
+    pub(crate) fn abandoned_for(&self) -> Result<Duration> {
+        let record = root_only::read(&self.layout.abandoned())?;
+        match record.and_then(|text| boot_clock::age(&text, boot_clock::now())) {
+            Some(age) => Ok(age),
+            None => self.record_abandoned(None).map(|()| Duration::ZERO),
+        }
+    }
+
+    /// Removes that record, and returns it.
+    pub(crate) fn clear_abandoned(&self) -> Result<Option<String>> {
+        let since = root_only::read(&self.layout.abandoned())?;
+        root_only::remove(&self.layout.abandoned())?;
+        Ok(since)
     }
 
     pub(crate) fn is_abandoned(&self) -> bool {
@@ -322,6 +336,28 @@ mod tests {
     use crate::sys::{boot_clock, root_only};
     use std::fs::File;
     use std::time::{Duration, SystemTime};
+
+    #[test]
+    fn a_process_is_left_to_finish_from_the_first_mark_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let volume = Volume::new("ab", dir.path().join("ab"));
+        root_only::make_directory(volume.directory()).unwrap();
+        let (hour, path) = (
+            Duration::from_secs(3600),
+            volume.directory().join("abandoned"),
+        );
+        let write = |text: &str| root_only::write(&path, text.as_bytes()).unwrap();
+        let past = boot_clock::now().saturating_sub(Duration::from_secs(1));
+        write(&boot_clock::render(past));
+        assert!(volume.abandoned_for().unwrap() > Duration::ZERO);
+        // As an earlier build left it, and of the future: from now on.
+        for text in ["".to_owned(), boot_clock::render(boot_clock::now() + hour)] {
+            write(&text);
+            assert_eq!(volume.abandoned_for().unwrap(), Duration::ZERO, "{text}");
+            assert!(volume.abandoned_for().unwrap() < hour);
+            assert_ne!(std::fs::read_to_string(&path).unwrap(), text);
+        }
+    }
 
     #[test]
     fn a_probe_holds_for_its_time_whatever_the_clock_of_the_node_says() {

@@ -114,6 +114,7 @@ func TestTheDriverTakesTheConfiguration(t *testing.T) {
 		defaultOptions: [max_stat_cache_size=10000], allowedOptions: [use_cache=/var/cache/oss/],
 		allowedEndpoints: ["*.aliyuncs.com", "10.0.0.1", "*"],
 		httpsProxy: "http://proxy.example:3128", noProxy: [".example", "10.0.0.1"], caBundle: /etc/ca.pem,
+		finishTimeoutSeconds: 3600, seLinuxContext: "system_u:object_r:container_file_t:s0:c1,c2",
 		nodeCredentials: {akIdFile: /etc/a, akSecretFile: /etc/b, ramRole: node-role, buckets: [docker, "*"]}}`
 	for _, config := range []string{`{logFile: ` + directory + `/log}`, every} {
 		_, objects := mustRender(t, "{stateDirectory: "+state+", config: "+config+"}")
