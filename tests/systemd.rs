@@ -443,3 +443,50 @@ fn nothing_of_the_driver_runs_where_no_volume_is() {
     assert!(cluster.call(&["init"]).capabilities.is_some());
     assert_eq!(cluster.units(), [] as [&str; 0]);
 }
+
+#[test]
+#[ignore = "needs root and systemd-nspawn"]
+fn a_unit_has_its_bounds_and_a_volume_with_a_ram_role_one_less() {
+    if node::skip() {
+        return;
+    }
+    let cluster = boot();
+    let target = cluster.target("u1");
+    cluster.mount(&target, &json!({})).success();
+    let property = |name: &str| cluster.node.property(&cluster.unit(), name).unwrap();
+    assert_eq!(property("OOMScoreAdjust"), "-500");
+    let mut denied: Vec<String> = property("IPAddressDeny")
+        .split_whitespace()
+        .map(str::to_owned)
+        .collect();
+    denied.sort_unstable();
+    assert_eq!(
+        denied,
+        ["100.100.100.200/32", "169.254.0.0/16", "fe80::/10"]
+    );
+    let score = fs::read_to_string(
+        cluster
+            .node
+            .path(format!("/proc/{}/oom_score_adj", ossfs(&cluster))),
+    );
+    assert_eq!(score.unwrap().trim(), "0");
+    cluster.unmount(&target);
+
+    // The metadata service is none here, so that the mount fails; the drop-in goes with it.
+    let role = json!({"buckets": ["*"], "ramRole": "node-role"});
+    cluster.configure(&json!({"nodeCredentials": role, "mountTimeoutSeconds": 5}));
+    let options = json!({"akId": "", "akSecret": "", "ramRole": "node-role"});
+    cluster.mount(&target, &options).failure();
+    fs::remove_dir(cluster.node.path(&target)).unwrap();
+    let log = cluster.node.path("/var/log/alicloud/flexvolume_oss.log");
+    let log = fs::read_to_string(log).unwrap();
+    assert!(log.contains("ram-role.conf"), "{log}");
+    let units = fs::read_dir(cluster.node.path("/run/systemd/system")).unwrap();
+    let left: Vec<_> = units
+        .flatten()
+        .map(|entry| entry.file_name())
+        .filter(|name| name.to_string_lossy().ends_with(".service.d"))
+        .collect();
+    assert_eq!(left, [] as [&str; 0]);
+    cluster.assert_clean();
+}

@@ -31,7 +31,8 @@ pub fn serve(args: &[OsString]) -> ExitCode {
         .first()
         .is_some_and(|first| first == serve::role::CHILD);
     if !is_child {
-        match prepare(&volume) {
+        let of_unit = args.first().is_none_or(|first| first != serve::PARENT);
+        match prepare(&volume, of_unit) {
             Ok(true) => {}
             Ok(false) => return ExitCode::SUCCESS,
             Err(e) => {
@@ -47,8 +48,9 @@ pub fn serve(args: &[OsString]) -> ExitCode {
     status
 }
 
-/// What comes before the process serves `volume`. False if the volume has ended.
-fn prepare(volume: &Volume) -> Result<bool> {
+/// What comes before the process serves `volume`, as the main one of a unit or not. False if the volume has
+/// ended.
+fn prepare(volume: &Volume, of_unit: bool) -> Result<bool> {
     if volume.read_start()?.is_none() {
         return Ok(false);
     }
@@ -57,7 +59,7 @@ fn prepare(volume: &Volume) -> Result<bool> {
             "an earlier build of the driver mounted the volume: it is served again once another Pod mounts it"
         );
     }
-    launch::detach()?;
+    launch::detach(of_unit)?;
     let own = ProcessId::own()?;
     if let Some(earlier) = volume.recorded_daemon()?
         && let Some(after) = own.started_after(&earlier)

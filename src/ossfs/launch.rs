@@ -86,8 +86,13 @@ fn in_scope(systemd_run: &Path, volume: &Volume) -> Result<Command> {
     Ok(command)
 }
 
-/// Makes this process one that outlives the call which started it.
-pub(crate) fn detach() -> Result<()> {
+/// As `OOMScoreAdjust=` of the unit: half of the node's memory in its favour (proc_pid_oom_score_adj(5)).
+/// Not kubelet's own -999, for Pods make what the process remembers grow.
+const OOM_SCORE: &str = "-500";
+
+/// Makes this process one that outlives the call which started it. How soon the kernel ends it for memory
+/// is for the unit to say, `of_unit`, if it is one's.
+pub(crate) fn detach(of_unit: bool) -> Result<()> {
     // A session of its own: no signal to kubelet's group reaches it. It may lead one already.
     let _ = setsid();
     umask(Mode::from_bits_truncate(0o022));
@@ -95,8 +100,14 @@ pub(crate) fn detach() -> Result<()> {
     // core_pattern pipes to a program (core(5)); kernels without core dumps have no such file.
     setrlimit(Resource::RLIMIT_CORE, 0, 0).context("switch core dumps off")?;
     let _ = std::fs::write("/proc/self/coredump_filter", "0");
-    // kubelet's protection from the out-of-memory killer is not for what a Pod can make grow.
-    // Without /proc/self/oom_score_adj, or the right to lower it, all stays as it is.
-    let _ = std::fs::write("/proc/self/oom_score_adj", "0");
+    if !of_unit {
+        // Instead of kubelet's. A process without CAP_SYS_RESOURCE may not lower it; then nothing is in
+        // its favour.
+        let _ = set_oom_score(OOM_SCORE).or_else(|_| set_oom_score("0"));
+    }
     Ok(())
+}
+
+fn set_oom_score(score: &str) -> std::io::Result<()> {
+    std::fs::write("/proc/self/oom_score_adj", score)
 }

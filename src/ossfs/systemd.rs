@@ -32,7 +32,8 @@ pub(crate) fn tool(name: &str) -> Option<PathBuf> {
 /// How often to check whether a process has been moved.
 const MOVE_RETRY: Duration = Duration::from_millis(10);
 
-fn unit(id: &str) -> String {
+/// The name of the instance of the volume `id`.
+pub(crate) fn unit(id: &str) -> String {
     format!("alicloud-oss@{id}.service")
 }
 

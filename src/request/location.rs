@@ -71,7 +71,7 @@ impl SubDirectory {
 }
 
 /// Where a node of Alibaba Cloud answers questions about itself, its role's keys among the answers.
-const METADATA_SERVICES: [Ipv4Addr; 1] = [Ipv4Addr::new(100, 100, 100, 200)];
+pub(crate) const METADATA_SERVICES: [Ipv4Addr; 1] = [Ipv4Addr::new(100, 100, 100, 200)];
 
 /// An endpoint as the user wrote it: `host[:port]`, with or without `http(s)://`.
 #[derive(Debug, PartialEq, Eq)]

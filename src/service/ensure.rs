@@ -85,6 +85,9 @@ fn launch(volume: &Volume, lock: &Lock, start: &Start, deadline: Deadline) -> Re
         let volumes = volume.directory().parent().unwrap_or(volume.directory());
         let plan = volume.plan()?.context("serve.json is missing")?;
         unit_files::install(volumes, plan.memory_limit)?;
+        if start.takes_ram_role() {
+            unit_files::allow_metadata(volume.id())?;
+        }
         return systemd::start(volume.id());
     }
     launch::spawn(volume, start, lock)?;

@@ -2,7 +2,7 @@
 
 use crate::kubelet::target::Target;
 use crate::mounts::{directory, unmount};
-use crate::ossfs::systemd;
+use crate::ossfs::{systemd, unit_files};
 use crate::sandbox::Group;
 use crate::serve::client;
 use crate::serve::protocol::{State, Status};
@@ -199,6 +199,7 @@ fn remove_directories(volume: &Volume) -> Result<()> {
     }
     // Left by a process that was killed.
     Group::remove(volume.id());
+    unit_files::remove_drop_ins(volume.id());
     volume.remove()
 }
 

@@ -42,6 +42,12 @@ impl Start {
         }
     }
 
+    /// Whether ossfs takes its keys from the metadata service.
+    pub(crate) fn takes_ram_role(&self) -> bool {
+        let is_it = |option: &String| option == "ram_role" || option.starts_with("ram_role=");
+        self.arguments.iter().any(is_it)
+    }
+
     /// The start in `text`. An error, too, if a newer build wrote it.
     pub(crate) fn parse(text: &str) -> Result<Self> {
         format::check(text, VERSION)?;
