@@ -1,7 +1,7 @@
 //! kubelet's contract with a FlexVolume driver (`pkg/volume/flexvolume`): calls, TARGET, responses.
 
 pub mod call;
-pub(crate) mod group;
+pub mod group;
 pub mod response;
 pub mod target;
 

@@ -3,7 +3,7 @@
 pub(crate) mod bind;
 pub(crate) mod directory;
 pub(crate) mod line;
-pub(crate) mod links;
+pub mod links;
 pub mod reader;
 pub mod table;
 pub(crate) mod unmount;

@@ -3,7 +3,7 @@
 pub(crate) mod arguments;
 pub(crate) mod dbus;
 pub(crate) mod diagnosis;
-pub(crate) mod launch;
+pub mod launch;
 pub(crate) mod probe;
 pub(crate) mod systemd;
 pub mod unit_files;

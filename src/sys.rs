@@ -1,6 +1,6 @@
 //! The operating system: processes, deadlines, locks, and files that belong to root alone.
 
-pub(crate) mod boot_clock;
+pub mod boot_clock;
 pub mod command;
 pub mod deadline;
 pub(crate) mod failpoint;

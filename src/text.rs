@@ -45,6 +45,14 @@ pub fn list<T: AsRef<str>>(items: &[T], separator: &str) -> String {
     text
 }
 
+/// `count` with its noun, which has an `s` unless there is one of it: "1 volume", "2 volumes".
+pub fn counted(count: usize, noun: &str) -> String {
+    match count {
+        1 => format!("1 {noun}"),
+        _ => format!("{count} {noun}s"),
+    }
+}
+
 /// `text` with every control character, line ends among them, replaced by a space: one line for a
 /// log or a terminal.
 pub fn strip_control(text: &str) -> String {
@@ -118,11 +126,20 @@ fn is_format(c: char) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{MAX_LINE, MAX_LIST, is_normal_path, list, log_line, quote, strip_control};
+    use super::{
+        MAX_LINE, MAX_LIST, counted, is_normal_path, list, log_line, quote, strip_control,
+    };
 
     #[test]
     fn control_characters_become_spaces() {
         assert_eq!(strip_control("a\nb\u{1b}[0m\t\u{85}c"), "a b [0m  c");
+    }
+
+    #[test]
+    fn one_is_singular() {
+        for (count, expected) in [(0, "0 volumes"), (1, "1 volume"), (2, "2 volumes")] {
+            assert_eq!(counted(count, "volume"), expected);
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! its arguments, agrees with `run` about them.
 
 use crate::logging::Format;
+use crate::packages::dependencies::Dependencies;
 use clap::builder::TypedValueParser as _;
 use clap::{Args, Parser, Subcommand, value_parser};
 use std::ffi::OsString;
@@ -33,8 +34,12 @@ pub(crate) enum Command {
         #[arg(long)]
         once: bool,
     },
+    /// Install ossfs from --ossfs-packages, or log why that is impossible, and exit
+    InstallOssfs,
     /// Print what is wrong on this node; status 0 if kubelet has loaded this build of the driver
     Check,
+    /// Do nothing until SIGTERM: for a Pod that is to stay after its work is done
+    Wait,
     /// Print which plugin directory kubelet reads, and how that is known
     Find,
     /// Remove the driver; refused while volumes are mounted
@@ -86,11 +91,24 @@ pub(crate) struct Settings {
     )]
     #[arg(value_name = "PATH", global = true)]
     pub(crate) packages: Option<PathBuf>,
+    /// Where what ossfs needs comes from: it is on the node, or in the node's own repositories
+    #[arg(
+        long = "ossfs-dependencies",
+        env = "OSS_INSTALLER_OSSFS_DEPENDENCIES",
+        hide_env = true
+    )]
+    #[arg(value_name = "WHERE", global = true, value_enum, default_value_t = Dependencies::Installed)]
+    pub(crate) dependencies: Dependencies,
     /// Time between two checks of the node while nothing happens
     #[arg(long, env = "OSS_INSTALLER_PERIOD", hide_env = true, global = true)]
     #[arg(value_name = "SECONDS", default_value = "60")]
     #[arg(value_parser = value_parser!(u64).range(1..=86_400).map(Duration::from_secs))]
     pub(crate) period: Duration,
+    /// How long after SIGTERM a step that is under way may go on
+    #[arg(long, env = "OSS_INSTALLER_GRACE", hide_env = true, global = true)]
+    #[arg(value_name = "SECONDS", default_value = "1")]
+    #[arg(value_parser = value_parser!(u64).range(1..=3600).map(Duration::from_secs))]
+    pub(crate) grace: Duration,
     /// The format of the log on stderr
     #[arg(long, env = "OSS_INSTALLER_LOG_FORMAT", hide_env = true, global = true)]
     #[arg(value_name = "FORMAT", value_enum, default_value_t = Format::Text)]
@@ -117,6 +135,7 @@ fn absolute(text: &str) -> Result<PathBuf, String> {
 mod tests {
     use super::{Command, CommandLine, Settings, parse};
     use crate::logging::Format;
+    use crate::packages::dependencies::Dependencies;
     use alicloud_oss::config::Config;
     use clap::CommandFactory as _;
     use std::path::Path;
@@ -142,6 +161,8 @@ mod tests {
         assert_eq!(settings.proc, Path::new("/proc"));
         assert_eq!(settings.state_dir, Config::default().state_dir);
         assert_eq!(settings.period, Duration::from_secs(60));
+        assert_eq!(settings.grace, Duration::from_secs(1));
+        assert_eq!(settings.dependencies, Dependencies::Installed);
         assert_eq!(settings.log_format, Format::Text);
         let (dir, root) = (settings.plugin_dir, settings.host_root);
         let files = (settings.config, settings.unit, settings.packages);

@@ -7,7 +7,7 @@ use crate::find::Found;
 use crate::finding::Finding;
 use crate::host::{Host, program};
 use crate::mounts::{self, MountTables};
-use crate::node_config;
+use crate::{node_config, state, supervision};
 use alicloud_oss::config::{Config, DEFAULT_FILE};
 use anyhow::Result;
 use nix::sys::stat::fstat;
@@ -77,6 +77,7 @@ pub(crate) fn replaced(settings: &Settings, path: &Path) -> Option<Finding> {
         .and_then(|_| MountTables::open(&settings.proc, &[]).ok()?.volumes().ok());
     let mounted = match &volumes {
         Some(volumes) if volumes.is_empty() => return None,
+        Some(volumes) if volumes.len() == 1 => "one of its volumes is mounted".to_owned(),
         Some(volumes) => format!("{} of its volumes are mounted", volumes.len()),
         None => "its volumes may be mounted".to_owned(),
     };
@@ -99,15 +100,40 @@ pub(crate) fn host(settings: &Settings, found: &Found) -> Vec<Finding> {
         Err(e) => (None, Some(format!("{e:#}"))),
     };
     let problem = broken.or_else(|| other_state_directory(settings, host, config.as_ref()?));
-    let name = config.unwrap_or_default().ossfs;
+    let config = config.unwrap_or_default();
+    let launcher = supervision::of(found, &config).err();
     [
         problem.map(Finding::blocks_mounting),
-        Some(ossfs(host, &name)),
+        launcher.map(|e| Finding::blocks_mounting(format!("{e:#}: set \"launcher\" to \"auto\""))),
+        node_config::check(settings, host),
+        Some(ossfs(host, &config.ossfs)),
         fuse(host),
+        unserved(settings, host),
     ]
     .into_iter()
     .flatten()
     .collect()
+}
+
+/// The volumes whose process does not run. Whatever the reason, it is theirs: a wrong key must not keep
+/// a rollout from going on.
+fn unserved(settings: &Settings, host: &Host) -> Option<Finding> {
+    let (targets, run_again) = match state::unserved(settings, host) {
+        Ok(targets) if targets.is_empty() => return None,
+        Ok(targets) => (
+            targets,
+            "oss heal, or the next pass of oss-installer run, starts it again",
+        ),
+        Err(e) => return Some(Finding::warning(format!("{e:#}"))),
+    };
+    let volumes: Vec<mounts::Volume> = targets
+        .iter()
+        .filter_map(|target| mounts::volume_at(Path::new(target)))
+        .collect();
+    Some(Finding::warning(format!(
+        "no process serves {}: {run_again}",
+        mounts::describe(&volumes, host)
+    )))
 }
 
 /// What is wrong if the driver's state directory is not the one that the installer was given. An
@@ -206,10 +232,18 @@ pub(crate) fn dotted(version: &[u32]) -> String {
 pub(crate) fn mounted(volumes: &[mounts::Volume], host: &Host) -> Option<String> {
     (!volumes.is_empty()).then(|| {
         format!(
-            "{} volumes are mounted, and only the driver can unmount them: {}; delete these Pods \
-             first, or use --drain",
-            volumes.len(),
-            mounts::describe(volumes, host)
+            "{} mounted, and only the driver can unmount {}: {}; delete {} first, or use --drain",
+            match volumes.len() {
+                1 => "1 volume is".to_owned(),
+                count => format!("{count} volumes are"),
+            },
+            if volumes.len() == 1 { "it" } else { "them" },
+            mounts::describe(volumes, host),
+            if volumes.len() == 1 {
+                "this Pod"
+            } else {
+                "these Pods"
+            },
         )
     })
 }

@@ -5,6 +5,7 @@
 use crate::args::Settings;
 use crate::finding::Finding;
 use crate::host::Host;
+use crate::kubelet::findings;
 use crate::kubelet::process::{self, Kubelet, PluginDirectory};
 use alicloud_oss::kubelet::DRIVER_DIRECTORY;
 use anyhow::{Context as _, Result, bail};
@@ -41,6 +42,8 @@ pub(crate) struct Found {
     pub(crate) host: Host,
     /// The kubelets that read it.
     pub(crate) kubelets: Vec<u32>,
+    /// Whether no kubelet is in another mount namespace than the host's first process.
+    pub(crate) on_host: bool,
     pub(crate) findings: Vec<Finding>,
 }
 
@@ -57,6 +60,7 @@ pub(crate) fn find(settings: &Settings, before: Option<&Path>) -> Result<Found> 
             how: "given as --plugin-dir".to_owned(),
             host: Host::new(Path::new("/")),
             kubelets: Vec::new(),
+            on_host: true,
             findings: Vec::new(),
         });
     };
@@ -71,6 +75,7 @@ pub(crate) fn find(settings: &Settings, before: Option<&Path>) -> Result<Found> 
                 how: "found earlier; kubelet is not running".to_owned(),
                 host,
                 kubelets: Vec::new(),
+                on_host: true,
                 findings: Vec::new(),
             }),
             None => well_known(host),
@@ -133,7 +138,7 @@ fn given(
     kubelets: Vec<Kubelet>,
     read: Result<Vec<PluginDirectory>>,
 ) -> Result<Found> {
-    let mut findings = Vec::new();
+    let mut findings = findings::of(&host, &kubelets);
     match read {
         Ok(read) => {
             let same = |other: &PluginDirectory| normal(&other.path) == normal(path);
@@ -153,6 +158,7 @@ fn given(
         how: "given as --plugin-dir".to_owned(),
         host,
         kubelets: kubelets.iter().map(|kubelet| kubelet.pid).collect(),
+        on_host: kubelets.iter().all(|kubelet| kubelet.on_host),
         findings,
     })
 }
@@ -173,7 +179,7 @@ fn read_by_all(host: Host, kubelets: &[Kubelet], read: Vec<PluginDirectory>) -> 
             );
         }
     }
-    let mut findings = Vec::new();
+    let mut findings = findings::of(&host, kubelets);
     let mut seen_through = host.clone();
     for kubelet in kubelets.iter().filter(|kubelet| !kubelet.on_host) {
         let (name, pid) = (kubelet.name(), kubelet.pid);
@@ -196,6 +202,7 @@ fn read_by_all(host: Host, kubelets: &[Kubelet], read: Vec<PluginDirectory>) -> 
         how: first.how,
         host: seen_through,
         kubelets: kubelets.iter().map(|kubelet| kubelet.pid).collect(),
+        on_host: kubelets.iter().all(|kubelet| kubelet.on_host),
         findings,
     })
 }
@@ -215,6 +222,7 @@ fn well_known(host: Host) -> Result<Found> {
             ),
             host,
             kubelets: Vec::new(),
+            on_host: true,
             findings: Vec::new(),
         }),
         (Some((one, _)), Some((other, _))) => bail!(

@@ -7,6 +7,11 @@ use std::fmt;
 pub(crate) enum Severity {
     /// For information; nothing is kept from working.
     Note,
+    /// Somebody should look at it, and the driver works: the Pod stays ready. What one tenant can cause
+    /// is no more than this.
+    Warning,
+    /// The driver works, and what was asked for does not: the Pod stays unready.
+    Problem,
     /// The driver can be installed, but no volume can be mounted: the Pod stays unready.
     BlocksMounting,
     /// The driver cannot be installed or must not be: nothing is changed, the Pod stays unready.
@@ -23,6 +28,14 @@ pub(crate) struct Finding {
 impl Finding {
     pub(crate) fn note(text: impl Into<String>) -> Self {
         Self::new(Severity::Note, text)
+    }
+
+    pub(crate) fn warning(text: impl Into<String>) -> Self {
+        Self::new(Severity::Warning, text)
+    }
+
+    pub(crate) fn problem(text: impl Into<String>) -> Self {
+        Self::new(Severity::Problem, text)
     }
 
     pub(crate) fn blocks_mounting(text: impl Into<String>) -> Self {
@@ -44,8 +57,8 @@ impl Finding {
     pub(crate) fn log(&self) {
         match self.severity {
             Severity::Note => log::info!("{self}"),
-            Severity::BlocksMounting => log::warn!("{self}"),
-            Severity::BlocksInstalling => log::error!("{self}"),
+            Severity::Warning | Severity::BlocksMounting => log::warn!("{self}"),
+            Severity::Problem | Severity::BlocksInstalling => log::error!("{self}"),
         }
     }
 }
@@ -54,6 +67,8 @@ impl fmt::Display for Finding {
     fn fmt(&self, out: &mut fmt::Formatter) -> fmt::Result {
         let what = match self.severity {
             Severity::Note => "note",
+            Severity::Warning => "warning",
+            Severity::Problem => "problem",
             Severity::BlocksMounting => "blocks mounting",
             Severity::BlocksInstalling => "blocks installing",
         };

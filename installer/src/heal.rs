@@ -3,7 +3,9 @@
 
 use crate::args::Settings;
 use crate::find::Found;
+use crate::finding::Finding;
 use crate::host::{Host, program};
+use crate::{node_config, supervision};
 use alicloud_oss::kubelet::{DRIVER_DIRECTORY, DRIVER_FILE};
 use alicloud_oss::text::list;
 use anyhow::Result;
@@ -13,7 +15,7 @@ use std::path::Path;
 use std::time::Duration;
 
 /// Mounting again takes as long as mounting; a driver that hangs is killed after that.
-const LIMIT: Duration = Duration::from_secs(120);
+pub(crate) const LIMIT: Duration = Duration::from_secs(120);
 
 /// Whether the driver can heal, as far as is known.
 #[derive(Default)]
@@ -24,9 +26,10 @@ pub(crate) struct Heal {
 
 impl Heal {
     /// Has the driver heal its volumes, if it can.
-    pub(crate) fn run(&mut self, settings: &Settings, found: &Found) {
+    /// A failure is found: a volume may be its tenant's fault.
+    pub(crate) fn run(&mut self, settings: &Settings, found: &Found) -> Option<Finding> {
         if self.not_supported || settings.host_root.is_none() {
-            return;
+            return None;
         }
         match call(&found.host, &found.path, &["heal"]) {
             Ok(Answer::Done(lines)) => lines.iter().for_each(|line| log::info!("heal: {line}")),
@@ -36,16 +39,21 @@ impl Heal {
                 );
                 self.not_supported = true;
             }
-            Ok(Answer::Failed(message)) => log::warn!("heal: {message}"),
-            Err(e) => log::warn!("heal: {e:#}"),
+            Ok(Answer::Failed(message)) => {
+                return Some(Finding::warning(format!("heal: {message}")));
+            }
+            Err(e) => return Some(Finding::warning(format!("heal: {e:#}"))),
         }
+        None
     }
 }
 
 /// Has the driver move the daemons of the old one out of kubelet's cgroup, so that the restart of
 /// kubelet that its replacement needs does not end them.
 pub(crate) fn adopt(settings: &Settings, found: &Found) {
-    if settings.host_root.is_none() || !found.host.runs_systemd() {
+    let launcher = node_config::read(&found.host).ok().flatten();
+    let launcher = launcher.unwrap_or_default().launcher;
+    if settings.host_root.is_none() || !supervision::is_systemd(found, launcher) {
         return;
     }
     match call(&found.host, &found.path, &["adopt"]) {

@@ -2,6 +2,7 @@
 //! would lead into the installer's own root, so links are followed here, step by step.
 
 mod exec;
+pub(crate) mod files;
 pub(crate) mod program;
 pub(crate) mod stage;
 
@@ -97,6 +98,37 @@ impl Host {
     }
 }
 
+/// `text` with paths as the host sees them: those that begin with `root`, where the host's root is seen
+/// from here, or with `/proc/PID/root`, begin where that ends.
+pub(crate) fn as_host_sees(text: &str, root: Option<&Path>) -> String {
+    let root = root.and_then(Path::to_str).filter(|root| *root != "/");
+    let mut seen = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find('/') {
+        let (before, path) = rest.split_at(at);
+        seen.push_str(before);
+        // A path begins after something else than a path.
+        let begins = !seen.ends_with(|c: char| c.is_alphanumeric() || "._~-/".contains(c));
+        let inner = path
+            .strip_prefix(root.unwrap_or("\0"))
+            .or_else(|| in_root(path));
+        rest = match inner.filter(|inner| begins && inner.starts_with('/')) {
+            Some(inner) => inner,
+            None => path,
+        };
+        seen.push('/');
+        rest = &rest[1..];
+    }
+    seen + rest
+}
+
+/// What follows `/proc/PID/root` at the beginning of `path`.
+fn in_root(path: &str) -> Option<&str> {
+    let (pid, rest) = path.strip_prefix("/proc/")?.split_once('/')?;
+    pid.bytes().all(|b| b.is_ascii_digit()).then_some(())?;
+    rest.strip_prefix("root")
+}
+
 /// The names in `path`, the last one first; `..` is one of them.
 fn parts(path: &Path) -> Vec<OsString> {
     path.components()
@@ -111,9 +143,41 @@ fn parts(path: &Path) -> Vec<OsString> {
 
 #[cfg(test)]
 mod tests {
-    use super::Host;
+    use super::{Host, as_host_sees};
     use std::os::unix::fs::symlink;
     use std::path::Path;
+
+    #[test]
+    fn paths_are_named_as_the_host_has_them() {
+        for (text, root, expected) in [
+            (
+                "stat /proc/1/root/etc/x: open \"/proc/812/root/run/y\"",
+                None,
+                "stat /etc/x: open \"/run/y\"",
+            ),
+            ("(/tmp/host/plugins)", Some("/tmp/host"), "(/plugins)"),
+            // A root by itself, and what only looks like one.
+            (
+                "--host-root=/proc/1/root is",
+                None,
+                "--host-root=/proc/1/root is",
+            ),
+            (
+                "/tmp/hosts/a /a/proc/1/root/b",
+                Some("/tmp/host"),
+                "/tmp/hosts/a /a/proc/1/root/b",
+            ),
+            (
+                "/proc/self/root/a /proc/1/ns/pid",
+                None,
+                "/proc/self/root/a /proc/1/ns/pid",
+            ),
+            ("/etc/x", Some("/"), "/etc/x"),
+            ("no path", None, "no path"),
+        ] {
+            assert_eq!(as_host_sees(text, root.map(Path::new)), expected, "{text}");
+        }
+    }
 
     #[test]
     fn links_stay_in_the_root() {

@@ -7,16 +7,20 @@ use crate::directory::{Directory, Kind};
 use crate::driver::{self, Init};
 use crate::inspect::{MODE, State, check_directory, inspect};
 use alicloud_oss::kubelet::{DRIVER_DIRECTORY, DRIVER_FILE};
+use alicloud_oss::sys::deadline::Deadline;
+use alicloud_oss::sys::lock;
 use alicloud_oss::text::list;
 use anyhow::{Context as _, Result, bail};
-use nix::fcntl::{Flock, FlockArg};
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The names under which both are made before they are renamed.
 const NEW_DIRECTORY: &str = ".alicloud~oss";
 const NEW_FILE: &str = ".oss.new";
+
+/// How long another installer is waited for: far longer than one takes that tries a driver out.
+const LOCK_LIMIT: Duration = Duration::from_secs(30);
 
 /// The path of the driver, installed or not.
 pub(crate) fn path(plugins: &Directory) -> PathBuf {
@@ -59,13 +63,19 @@ pub(crate) fn has_leftovers(plugins: &Directory) -> Result<bool> {
 }
 
 /// Keeps other installers from the plugin directory until it is dropped.
-pub(crate) fn lock(plugins: &Directory) -> Result<Flock<File>> {
+pub(crate) fn lock(plugins: &Directory) -> Result<File> {
+    let path = plugins.path().display();
     // A file description of its own: the lock belongs to it, and ends with it (flock(2)).
-    let file =
-        File::open(plugins.path()).with_context(|| format!("open {}", plugins.path().display()))?;
-    Flock::lock(file, FlockArg::LockExclusive)
-        .map_err(|(_, e)| e)
-        .with_context(|| format!("lock {}", plugins.path().display()))
+    let file = File::open(plugins.path()).with_context(|| format!("open {path}"))?;
+    let held = lock::wait_for(file, Deadline::after(LOCK_LIMIT));
+    match held.with_context(|| format!("lock {path}"))? {
+        Some(file) => Ok(file),
+        None => bail!(
+            "another process has held the lock of {path} for {} s: see proc_locks(5), one installer \
+             for each node is expected",
+            LOCK_LIMIT.as_secs()
+        ),
+    }
 }
 
 /// The driver's directory, if it is one.
@@ -174,6 +184,36 @@ fn move_aside(directory: &Directory, name: &str, like: &str) -> Result<()> {
         directory.path().join(aside).display()
     );
     Ok(())
+}
+
+/// Whose driver is in a plugin directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Owner {
+    /// There is none.
+    Nobody,
+    /// It is this driver, of whichever build.
+    Installer,
+    /// It is another one, or none that runs.
+    Other,
+}
+
+/// Whose driver is in `plugins`. What somebody else than root may have changed is not run for that.
+pub(crate) fn owner(plugins: &Directory, image: &Path) -> Result<Owner> {
+    let Some(directory) = existing(plugins)? else {
+        return Ok(Owner::Nobody);
+    };
+    if directory.kind(DRIVER_FILE)?.is_none() {
+        return Ok(Owner::Nobody);
+    }
+    // In an uninstall by a package there is no image.
+    let is_current = image.exists() && inspect(plugins, image)? == State::Current;
+    let is_ours = is_current
+        || check_directory(&directory)?.is_none()
+            && driver::build(&path(plugins)).is_ok_and(|build| build.starts_with(driver::NAME));
+    Ok(match is_ours {
+        true => Owner::Installer,
+        false => Owner::Other,
+    })
 }
 
 /// Removes the driver, and its directory unless there are files of somebody else's in it. First the

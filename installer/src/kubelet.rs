@@ -2,6 +2,7 @@
 //! (`cmd/kubelet/app/options`), and those of programs that contain a kubelet.
 
 pub(crate) mod config;
+pub(crate) mod findings;
 pub(crate) mod process;
 
 use std::path::Path;
@@ -20,6 +21,8 @@ pub(crate) enum Program {
     K3s,
     /// MicroShift, which contains a kubelet.
     MicroShift,
+    /// kubelite of MicroK8s, which contains a kubelet. Its arguments are in a file.
+    MicroK8s,
 }
 
 /// The flags of a kubelet that matter here. The last of two equal ones holds, as with kubelet.
@@ -32,7 +35,14 @@ pub(crate) struct Flags {
     pub(crate) config: Option<String>,
     /// `--config-dir`, whose files come after that of `--config`.
     pub(crate) config_dir: Option<String>,
+    /// `--root-dir`; it has no key in a configuration file.
+    pub(crate) root_dir: Option<String>,
+    /// `--kubelet-args-file` of kubelite.
+    pub(crate) args_file: Option<String>,
 }
+
+/// Where a kubelet without `--root-dir` keeps its Pods.
+pub(crate) const DEFAULT_ROOT: &str = "/var/lib/kubelet";
 
 impl Flags {
     /// The flags in `cmdline`, the text of a `/proc/PID/cmdline`, if the process is a kubelet.
@@ -53,20 +63,42 @@ impl Flags {
                 (Program::K3s, rest)
             }
             ("microshift", Some("run")) => (Program::MicroShift, &rest[1..]),
+            ("kubelite", _) => (Program::MicroK8s, rest),
             _ => return None,
         };
-        let mut flags = Self {
-            program,
-            plugin_dir: None,
-            config: None,
-            config_dir: None,
-        };
+        let mut flags = Self::none(program);
         match program {
             Program::Kubelet => flags.add(args),
             Program::K3s => flags.add_embedded(&values(args, "kubelet-arg")),
             Program::MicroShift => {}
+            Program::MicroK8s => flags.args_file = values(args, "kubelet-args-file").pop(),
         }
         Some(flags)
+    }
+
+    /// Those of `program` without any argument.
+    pub(crate) fn none(program: Program) -> Self {
+        Self {
+            program,
+            plugin_dir: None,
+            config: None,
+            config_dir: None,
+            root_dir: None,
+            args_file: None,
+        }
+    }
+
+    /// Adds the flags in `text`, the file of kubelite's arguments: one a line, with variables of its
+    /// environment as `variable` has them.
+    pub(crate) fn add_file(&mut self, text: &str, variable: impl Fn(&str) -> Option<String>) {
+        let args: Vec<String> = text
+            .lines()
+            .map(str::trim)
+            .filter(|line| line.starts_with('-'))
+            .flat_map(|line| line.splitn(2, char::is_whitespace))
+            .map(|arg| expand(arg.trim().trim_matches('"'), &variable))
+            .collect();
+        self.add(&args);
     }
 
     /// Adds the flags in `args`, kubelet's arguments.
@@ -75,6 +107,7 @@ impl Flags {
             ("volume-plugin-dir", &mut self.plugin_dir),
             ("config", &mut self.config),
             ("config-dir", &mut self.config_dir),
+            ("root-dir", &mut self.root_dir),
         ] {
             if let Some(value) = values(args, name).pop() {
                 *flag = Some(value);
@@ -90,6 +123,28 @@ impl Flags {
             .collect();
         self.add(&args);
     }
+}
+
+/// `text` with the values of `$NAME` and `${NAME}`, as a shell has them.
+pub(crate) fn expand(text: &str, variable: &impl Fn(&str) -> Option<String>) -> String {
+    let mut expanded = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('$') {
+        expanded.push_str(before);
+        let (name, left) = match after
+            .strip_prefix('{')
+            .and_then(|inner| inner.split_once('}'))
+        {
+            Some(found) => found,
+            None => {
+                let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+                after.split_at(after.find(|c| !is_name(c)).unwrap_or(after.len()))
+            }
+        };
+        expanded.push_str(&variable(name).unwrap_or_default());
+        rest = left;
+    }
+    expanded + rest
 }
 
 fn is_k3s_node(name: &str, args: &[&str]) -> bool {
@@ -115,7 +170,7 @@ fn values<S: AsRef<str>>(args: &[S], name: &str) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Flags, Program};
+    use super::{Flags, Program, expand};
 
     fn flags(argv: &str) -> Option<Flags> {
         Flags::parse((argv.split(' ').collect::<Vec<_>>().join("\0") + "\0").as_bytes())
@@ -167,6 +222,37 @@ mod tests {
                 (dir, config),
                 "{argv}"
             );
+        }
+    }
+
+    #[test]
+    fn kubelites_arguments_are_in_a_file() {
+        let argv = "/snap/microk8s/1/kubelite --scheduler-args-file=/s --kubelet-args-file=/k";
+        let mut flags = flags(argv).unwrap();
+        assert_eq!(flags.args_file.as_deref(), Some("/k"));
+        let text = "# --volume-plugin-dir=/no\n--root-dir=${SNAP_COMMON}/kubelet\n\n\
+                    --volume-plugin-dir $SNAP_COMMON/exec\n--config=\"/c\"\n";
+        flags.add_file(text, |name| {
+            (name == "SNAP_COMMON").then(|| "/snap".to_owned())
+        });
+        assert_eq!(flags.root_dir.as_deref(), Some("/snap/kubelet"));
+        assert_eq!(flags.plugin_dir.as_deref(), Some("/snap/exec"));
+        assert_eq!(expand("a$", &|_| None), "a");
+        assert_eq!(expand("a${b", &|_| None), "a{b");
+    }
+
+    #[test]
+    fn every_program_that_the_driver_knows_as_kubelet_is_found() {
+        for name in alicloud_oss::kubelet::group::PROGRAMS {
+            let argv = match name {
+                "k3s" => "k3s server",
+                "hyperkube" => "hyperkube kubelet",
+                "microshift" => "microshift run",
+                // They start kubelet as a program of its own.
+                "rke2" | "k0s" => continue,
+                name => name,
+            };
+            assert!(flags(argv).is_some(), "{argv}");
         }
     }
 

@@ -1,10 +1,12 @@
 //! The installer's log on stderr, as a Pod's: one line for each event, as text or as JSON.
 
+use crate::host::as_host_sees;
 use alicloud_oss::text::log_line;
 use env_logger::{Builder, Target};
 use log::LevelFilter;
 use serde::Serialize;
 use std::io::Write as _;
+use std::path::PathBuf;
 
 /// The format of a line.
 #[derive(clap::ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,14 +23,14 @@ struct Line<'a> {
     message: &'a str,
 }
 
-/// Logs to stderr from here on.
-pub(crate) fn start(format: Format) {
+/// Logs to stderr from here on, with paths as the host has them whose root is seen at `root`.
+pub(crate) fn start(format: Format, root: Option<PathBuf>) {
     let started = Builder::new()
         .filter_level(LevelFilter::Info)
         .target(Target::Stderr)
         .format(move |out, record| {
             let time = out.timestamp_millis().to_string();
-            let message = record.args().to_string();
+            let message = as_host_sees(&record.args().to_string(), root.as_deref());
             out.write_all(line(format, &time, record.level().as_str(), &message).as_bytes())
         })
         .try_init();

@@ -5,11 +5,13 @@
 mod args;
 mod calls;
 mod checks;
+mod checksum;
 mod directory;
 mod driver;
 mod find;
 mod finding;
 mod heal;
+mod heartbeat;
 mod host;
 mod inspect;
 mod install;
@@ -21,8 +23,10 @@ mod node_config;
 mod packages;
 mod pass;
 mod ready;
+mod repairs;
 mod run;
 mod state;
+mod supervision;
 mod uninstall;
 mod updatedb;
 mod watch;
@@ -46,14 +50,23 @@ fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    logging::start(settings.log_format);
+    logging::start(settings.log_format, settings.host_root.clone());
     let done = match command {
         Command::Run { once: false } => run::run(&settings).map(|()| true),
         Command::Run { once: true } => {
             run::once(&settings);
             Ok(true)
         }
-        Command::Check => Ok(pass::check(&settings)),
+        Command::InstallOssfs => {
+            packages::once(&settings);
+            Ok(true)
+        }
+        Command::Wait => watch::wait_for_signal().map(|()| true),
+        Command::Check => {
+            let (text, ready) = pass::check(&settings);
+            print(&mut std::io::stdout(), &text);
+            Ok(ready)
+        }
         Command::Find => find::find(&settings, None).map(|found| {
             let text = format!("{}\t{}\n", found.path.display(), found.how);
             print(&mut std::io::stdout(), &text);

@@ -76,9 +76,14 @@ impl MountTables {
 
 /// The volume that `mount` is, if it is one.
 fn volume(mount: &Mount) -> Option<Volume> {
-    let target = Target::parse(mount.mount_point.as_os_str()).ok()?;
+    volume_at(&mount.mount_point).filter(|_| mount.is_ossfs())
+}
+
+/// The volume whose TARGET is `path`, if it is one.
+pub(crate) fn volume_at(path: &Path) -> Option<Volume> {
+    let target = Target::parse(path.as_os_str()).ok()?;
     let (pod_uid, name) = target.pod_and_volume()?;
-    mount.is_ossfs().then(|| Volume {
+    Some(Volume {
         pod_uid: pod_uid.to_owned(),
         name: name.to_owned(),
     })

@@ -1,19 +1,17 @@
-//! What the driver needs on the host besides itself: its configuration, the systemd unit, buckets
-//! left out by updatedb. And the removal of all that.
+//! What the driver needs on the host besides itself: the systemd unit, buckets left out by updatedb,
+//! and its configuration (`node_config`). And the removal of all that.
 
 use crate::args::Settings;
-use crate::directory::Directory;
 use crate::find::Found;
+use crate::finding::Finding;
+use crate::host::files::{locate, remove, remove_new, write_atomic};
 use crate::host::{Host, program};
-use crate::updatedb;
-use alicloud_oss::config::{Config, DEFAULT_FILE};
+use crate::{node_config, supervision, updatedb};
 use alicloud_oss::ossfs::unit_files::runtime_files;
 use anyhow::{Context as _, Error, Result, bail};
-use nix::sys::stat::Mode;
 use std::ffi::OsStr;
-use std::fs::DirBuilder;
-use std::io::{ErrorKind, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::io::ErrorKind;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -23,20 +21,19 @@ const UNITS: &str = "/etc/systemd/system";
 const SYSTEMCTL_LIMIT: Duration = Duration::from_secs(30);
 
 /// Installs on the host what is missing there. Nothing of it is needed to unmount, so a failure is
-/// logged and tried again at the next pass.
-pub(crate) fn prepare(settings: &Settings, found: &Found) {
+/// reported and tried again at the next pass.
+pub(crate) fn prepare(settings: &Settings, found: &Found) -> Vec<Finding> {
     if settings.host_root.is_none() {
-        return;
+        return Vec::new();
     }
+    let mut findings = node_config::install(settings, &found.host);
     for result in [
-        configure(settings, &found.host),
-        install_unit(settings, &found.host),
+        install_unit(settings, found),
         change(&found.host, UPDATEDB, updatedb::prune),
     ] {
-        if let Err(e) = result {
-            log::warn!("{e:#}");
-        }
+        findings.extend(result.err().map(|e| Finding::warning(format!("{e:#}"))));
     }
+    findings
 }
 
 /// Removes from the host what `prepare` and the driver wrote there, the state directory apart. The
@@ -46,7 +43,7 @@ pub(crate) fn undo(settings: &Settings, host: &Host) -> Result<()> {
     let failed: Vec<Error> = [
         change(host, UPDATEDB, updatedb::restore).and(remove_new(host, Path::new(UPDATEDB))),
         remove_units(settings, host),
-        remove_configuration(settings, host),
+        node_config::remove(settings, host),
     ]
     .into_iter()
     .filter_map(Result::err)
@@ -80,46 +77,18 @@ fn remove_units(settings: &Settings, host: &Host) -> Result<()> {
     Ok(())
 }
 
-fn remove_configuration(settings: &Settings, host: &Host) -> Result<()> {
-    let (Some(source), config) = (&settings.config, Path::new(DEFAULT_FILE)) else {
-        return Ok(());
-    };
-    remove_new(host, config)?;
-    if is_same(host, config, source)? {
-        remove(host, config)?;
-    } else if host.metadata(config).is_ok() {
-        log::info!("{DEFAULT_FILE} stays: it has been changed since it was installed");
-    }
-    remove_empty(host, config.parent());
-    Ok(())
-}
-
-/// The administrator's configuration is never overwritten, and one that the driver would refuse is
-/// not installed.
-fn configure(settings: &Settings, host: &Host) -> Result<()> {
-    let Some(source) = &settings.config else {
-        return Ok(());
-    };
-    if host.metadata(Path::new(DEFAULT_FILE)).is_ok() {
-        return Ok(());
-    }
-    let text = std::fs::read_to_string(source)
-        .with_context(|| format!("read the node configuration {}", source.display()))?;
-    Config::parse(&text)
-        .with_context(|| format!("read the node configuration {}", source.display()))?;
-    write_atomic(host, Path::new(DEFAULT_FILE), text.as_bytes(), 0o644, 0o755)?;
-    log::info!("installed {DEFAULT_FILE}");
-    Ok(())
-}
-
 /// The file of the unit, and its path on the host.
 fn unit(settings: &Settings) -> Option<(&Path, PathBuf)> {
     let source = settings.unit.as_deref()?;
     Some((source, Path::new(UNITS).join(source.file_name()?)))
 }
 
-fn install_unit(settings: &Settings, host: &Host) -> Result<()> {
-    let Some((source, target)) = unit(settings).filter(|_| host.runs_systemd()) else {
+fn install_unit(settings: &Settings, found: &Found) -> Result<()> {
+    let host = &found.host;
+    let launcher = node_config::read(host).ok().flatten();
+    let launcher = launcher.unwrap_or_default().launcher;
+    let is_for = |_: &(&Path, PathBuf)| supervision::is_systemd(found, launcher);
+    let Some((source, target)) = unit(settings).filter(is_for) else {
         return Ok(());
     };
     if is_same(host, &target, source)? {
@@ -159,72 +128,6 @@ fn change(host: &Host, path: &str, edit: fn(&str) -> Option<String>) -> Result<(
     Ok(())
 }
 
-/// Replaces the host's file at `path` in one step, and makes missing directories above it. A reader
-/// sees the old file or the whole new one; on an error there is still the old one.
-pub(crate) fn write_atomic(
-    host: &Host,
-    path: &Path,
-    bytes: &[u8],
-    mode: u32,
-    directory_mode: u32,
-) -> Result<()> {
-    let located = locate(host, path)?;
-    let (Some(parent), Some(name)) = (located.parent(), located.file_name()) else {
-        bail!("{} is not a file", path.display());
-    };
-    DirBuilder::new()
-        .recursive(true)
-        .mode(directory_mode)
-        .create(parent)
-        .with_context(|| format!("make directory {}", parent.display()))?;
-    let directory = Directory::open(parent)?
-        .with_context(|| format!("{} was removed meanwhile", parent.display()))?;
-    let name = name.to_string_lossy();
-    let new = new_name(&name);
-    // Left by an installer that was killed.
-    directory.remove(&new)?;
-    directory.write(&new, Mode::from_bits_truncate(mode), |file| {
-        file.write_all(bytes)
-    })?;
-    directory.rename(&new, &name)?;
-    directory.sync()
-}
-
-/// The name under which a file is written before it is renamed.
-fn new_name(name: &str) -> String {
-    format!(".{name}.new")
-}
-
-/// Removes the host's file at `path`, if it is there, and what a killed installer has left of one.
-pub(crate) fn remove(host: &Host, path: &Path) -> Result<()> {
-    remove_new(host, path)?;
-    remove_at(&locate(host, path)?)
-}
-
-/// Removes what a killed installer has not finished writing for the host's file at `path`.
-fn remove_new(host: &Host, path: &Path) -> Result<()> {
-    let located = locate(host, path)?;
-    let name = located.file_name().unwrap_or_default().to_string_lossy();
-    remove_at(&located.with_file_name(new_name(&name)))
-}
-
-fn remove_at(path: &Path) -> Result<()> {
-    match std::fs::remove_file(path) {
-        Err(e) if !matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
-            Err(e).with_context(|| format!("remove {}", path.display()))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Removes the host's directory at `path` if nothing is in it.
-pub(crate) fn remove_empty(host: &Host, path: Option<&Path>) {
-    if let Some(Ok(located)) = path.map(|path| host.locate(path)) {
-        // If it is not empty, somebody else uses it.
-        let _ = std::fs::remove_dir(located);
-    }
-}
-
 /// Whether the host's file at `path` has the bytes of `source`, a file of the image.
 fn is_same(host: &Host, path: &Path, source: &Path) -> Result<bool> {
     let wanted = std::fs::read(source).with_context(|| format!("read {}", source.display()))?;
@@ -233,9 +136,4 @@ fn is_same(host: &Host, path: &Path, source: &Path) -> Result<bool> {
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(false),
         Err(e) => Err(e).with_context(|| format!("read {}", path.display())),
     }
-}
-
-pub(crate) fn locate(host: &Host, path: &Path) -> Result<PathBuf> {
-    host.locate(path)
-        .with_context(|| format!("resolve {}", path.display()))
 }

@@ -4,14 +4,17 @@ use crate::args::Settings;
 use crate::directory::Directory;
 use crate::find::{self, Found};
 use crate::finding::{Finding, Severity};
+use crate::host::as_host_sees;
 use crate::inspect::{State, inspect};
 use crate::install;
 use crate::watch::Watch;
-use crate::{checks, driver, heal, ready};
+use crate::{checks, driver, heal, heartbeat, ready};
 use alicloud_oss::kubelet::{DRIVER_DIRECTORY, DRIVER_FILE};
 use alicloud_oss::state::init_record::InitRecord;
 use alicloud_oss::state::layout::INIT_RECORD;
+use alicloud_oss::text::log_line;
 use anyhow::{Context as _, Result};
+use std::cmp::Reverse;
 use std::fs::DirBuilder;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
@@ -25,6 +28,8 @@ pub(crate) struct Pass {
     pub(crate) driver: Option<PathBuf>,
     /// Whether this pass installed it.
     pub(crate) installed: bool,
+    /// Whether it replaced another build, or what else somebody had put there.
+    pub(crate) replaced: bool,
     /// Whether this pass tried to, and failed. Its attempt has changed the plugin directory, too.
     pub(crate) failed: bool,
 }
@@ -44,8 +49,8 @@ pub(crate) fn install(settings: &Settings, watch: Option<&Watch>, before: Option
     examine(settings, watch, true, before)
 }
 
-/// Logs what is wrong on this node, and returns whether volumes can be mounted by this driver.
-pub(crate) fn check(settings: &Settings) -> bool {
+/// What is wrong on this node, one line each, and whether volumes can be mounted by this driver.
+pub(crate) fn check(settings: &Settings) -> (String, bool) {
     let mut pass = examine(settings, None, false, None);
     if let Some(found) = &pass.found {
         pass.findings.extend(checks::host(settings, found));
@@ -60,15 +65,31 @@ pub(crate) fn check(settings: &Settings) -> bool {
                 .push(Finding::blocks_mounting(format!("{e:#}"))),
         }
     }
-    pass.findings.iter().for_each(Finding::log);
+    pass.findings.extend(heartbeat::findings(settings));
     let ready = pass
         .findings
         .iter()
-        .all(|finding| finding.severity == Severity::Note);
+        .all(|finding| finding.severity <= Severity::Warning);
     if ready {
-        log::info!("kubelet has loaded this driver");
+        let loaded = "kubelet has loaded this driver";
+        pass.findings.push(Finding::note(loaded));
     }
-    ready
+    (report(settings, pass.findings), ready)
+}
+
+/// One line for each of `findings`, the gravest first: kubelet shows what a probe prints in an Event of
+/// the Pod, and cuts it. Without a time, so that equal ones are one Event.
+fn report(settings: &Settings, mut findings: Vec<Finding>) -> String {
+    findings.sort_by_key(|finding| Reverse(finding.severity));
+    let is_first = |n: usize| !findings[..n].contains(&findings[n]);
+    (0..findings.len())
+        .filter(|n| is_first(*n))
+        .map(|n| &findings[n])
+        .map(|finding| {
+            let text = as_host_sees(&finding.to_string(), settings.host_root.as_deref());
+            log_line(&text) + "\n"
+        })
+        .collect()
 }
 
 /// Why kubelet has not loaded the driver at `path`; nothing if it has.
@@ -97,6 +118,7 @@ fn examine(settings: &Settings, watch: Option<&Watch>, act: bool, before: Option
         found: None,
         driver: None,
         installed: false,
+        replaced: false,
         failed: false,
     };
     match find::find(settings, before) {
@@ -182,6 +204,7 @@ fn in_directory(
             .into_iter()
             .for_each(|watch| watch.add(&driver_directory));
         pass.installed = was != State::Current;
+        pass.replaced = matches!(was, State::Wrong(_));
         if pass.installed {
             log::info!(
                 "installed {} (before: {was}; plugin directory: {})",

@@ -1,18 +1,8 @@
 //! Whether kubelet has loaded the driver that is installed: the driver's `init` leaves a record in
 //! the state directory.
 
+use alicloud_oss::kubelet::group::PROGRAMS;
 use alicloud_oss::state::init_record::InitRecord;
-
-/// What a program with a kubelet in it is called (`/proc/PID/comm`).
-const CALLERS: [&str; 7] = [
-    "kubelet",
-    "hyperkube",
-    "k3s",
-    "k3s-server",
-    "k3s-agent",
-    "microshift",
-    "kubelite",
-];
 
 /// Why kubelet has not loaded the driver `build`, which was installed at `since` (in seconds since
 /// 1970); nothing if it has. `kubelets` are those that are known to run, if any are.
@@ -36,7 +26,7 @@ pub(crate) fn problem(
         ));
     }
     let (caller, pid) = (&record.caller, record.pid);
-    if !CALLERS.contains(&caller.as_str()) && !kubelets.contains(&pid) {
+    if !PROGRAMS.contains(&caller.as_str()) && !kubelets.contains(&pid) {
         return Some(format!(
             "the driver was loaded by {caller:?} (pid {pid}), not by kubelet"
         ));
@@ -67,6 +57,7 @@ mod tests {
         for (record, expected) in [
             (Some(record("b", 7, "kubelet", 100)), None),
             (Some(record("b", 7, "k3s-server", 101)), None),
+            (Some(record("b", 7, "kubelite", 101)), None),
             (Some(record("b", 42, "renamed", 101)), None),
             (None, Some("kubelet has not loaded the driver yet")),
             (

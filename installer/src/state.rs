@@ -3,20 +3,28 @@
 
 use crate::args::Settings;
 use crate::host::Host;
-use crate::{node, node_config};
+use crate::host::files;
+use crate::node_config;
 use alicloud_oss::state::layout::{
-    BOOT, DRAIN, INCOMPLETE, INIT_RECORD, LOCKS, VOLUMES, VolumeLayout,
+    BOOT, DRAIN, INCOMPLETE, INIT_RECORD, INSTALLER_RECORD, LOCKS, VOLUMES, VolumeLayout,
 };
-use anyhow::{Context as _, Result};
-use nix::fcntl::{Flock, FlockArg};
+use alicloud_oss::sys::deadline::Deadline;
+use alicloud_oss::sys::lock;
+use alicloud_oss::sys::process::ProcessId;
+use anyhow::{Context as _, Result, bail};
 use std::fs::{File, Permissions};
 use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// A package of ossfs in the state directory, while it is installed.
 pub(crate) const RPM_COPY: &str = "ossfs-package.rpm";
 pub(crate) const DEB_COPY: &str = "ossfs-package.deb";
+
+/// How long a call of the driver is waited for. Those of the usual configuration end within half a
+/// minute.
+const CALL_LIMIT: Duration = Duration::from_secs(120);
 
 /// Makes the state directory root's alone, as the driver expects it, where it is there already:
 /// kubelet makes a directory that it mounts into a Pod readable for all.
@@ -35,7 +43,7 @@ pub(crate) fn restrict_mode(settings: &Settings) {
 
 /// Has the driver mount nothing from here on, not even in a call that runs already.
 pub(crate) fn drain(settings: &Settings, host: &Host) -> Result<()> {
-    node::write_atomic(host, &settings.state_dir.join(DRAIN), b"", 0o600, 0o700)?;
+    files::write_atomic(host, &settings.state_dir.join(DRAIN), b"", 0o600, 0o700)?;
     // A call checks for the marker under the lock of its target; one that holds the lock now may
     // have checked before.
     wait_for_calls(settings, host)
@@ -55,7 +63,7 @@ pub(crate) fn end_drain(settings: &Settings, host: &Host) {
 
 /// Waits for the calls that run now. Each ends by its own deadline at the latest.
 pub(crate) fn wait_for_calls(settings: &Settings, host: &Host) -> Result<()> {
-    for file in list(&node::locate(host, &settings.state_dir.join(LOCKS))?)? {
+    for file in list(&files::locate(host, &settings.state_dir.join(LOCKS))?)? {
         let _ = lock(&file)?;
     }
     Ok(())
@@ -66,20 +74,39 @@ pub(crate) fn wait_for_calls(settings: &Settings, host: &Host) -> Result<()> {
 pub(crate) fn targets(settings: &Settings, host: &Host) -> Result<Vec<String>> {
     let mut found = Vec::new();
     for volume in list(&volumes(settings, host)?)? {
-        let records = list(&VolumeLayout::new(volume).targets())?;
-        found.extend(
-            records
-                .iter()
-                .filter(|record| record.extension().is_none())
-                .filter_map(|record| std::fs::read_to_string(record).ok()),
-        );
+        found.extend(targets_of(&VolumeLayout::new(volume))?);
+    }
+    Ok(found)
+}
+
+fn targets_of(volume: &VolumeLayout) -> Result<Vec<String>> {
+    let records = list(&volume.targets())?;
+    Ok(records
+        .iter()
+        .filter(|record| record.extension().is_none())
+        .filter_map(|record| std::fs::read_to_string(record).ok())
+        .collect())
+}
+
+/// The targets of volumes whose process has ended: it has left its record, and volumes that a call is
+/// about to mount or to remove have none.
+pub(crate) fn unserved(settings: &Settings, host: &Host) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for volume in list(&volumes(settings, host)?)? {
+        let volume = VolumeLayout::new(volume);
+        let recorded = std::fs::read_to_string(volume.daemon()).ok();
+        let process = recorded.and_then(|text| ProcessId::parse(&text));
+        // Of a boot before this one: the first call removes it.
+        if process.is_some_and(|process| matches!(process.open(), Ok(None))) {
+            found.extend(targets_of(&volume)?);
+        }
     }
     Ok(found)
 }
 
 /// The directory of the volumes, as seen from here.
 pub(crate) fn volumes(settings: &Settings, host: &Host) -> Result<PathBuf> {
-    node::locate(host, &settings.state_dir.join(VOLUMES))
+    files::locate(host, &settings.state_dir.join(VOLUMES))
 }
 
 /// Whether any volume has a directory.
@@ -98,24 +125,24 @@ pub(crate) fn remove(settings: &Settings, host: &Host) -> Result<()> {
             volume.directory(),
         )?;
     }
-    for file in list(&node::locate(host, &settings.state_dir.join(LOCKS))?)? {
+    for file in list(&files::locate(host, &settings.state_dir.join(LOCKS))?)? {
         let _held = lock(&file)?;
         removed(std::fs::remove_file(&file), &file)?;
     }
-    for name in [INIT_RECORD, BOOT, DRAIN] {
+    for name in [INIT_RECORD, INSTALLER_RECORD, BOOT, DRAIN] {
         let file = settings.state_dir.join(name);
-        node::remove(host, &file.with_extension(INCOMPLETE))?;
-        node::remove(host, &file)?;
+        files::remove(host, &file.with_extension(INCOMPLETE))?;
+        files::remove(host, &file)?;
     }
     for name in [RPM_COPY, DEB_COPY] {
-        node::remove(host, &settings.state_dir.join(name))?;
+        files::remove(host, &settings.state_dir.join(name))?;
     }
     for name in [VOLUMES, LOCKS, ""] {
-        node::remove_empty(host, Some(&settings.state_dir.join(name)));
+        files::remove_empty(host, Some(&settings.state_dir.join(name)));
     }
     // What is in it belongs to an ossfs that is uploading.
     let config = node_config::read(host)?.unwrap_or_default();
-    node::remove_empty(host, Some(&config.temporary_dir));
+    files::remove_empty(host, Some(&config.temporary_dir));
     Ok(())
 }
 
@@ -130,8 +157,8 @@ fn removed(result: std::io::Result<()>, path: &Path) -> Result<()> {
 }
 
 /// The lock of the file at `path`, once no call of the driver holds it; nothing where there is no
-/// such file: its call is over.
-fn lock(path: &Path) -> Result<Option<Flock<File>>> {
+/// such file: its call is over. An error if a call holds it for longer than any call takes.
+fn lock(path: &Path) -> Result<Option<File>> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
@@ -139,10 +166,16 @@ fn lock(path: &Path) -> Result<Option<Flock<File>>> {
         }
         Err(e) => return Err(e).with_context(|| format!("open {}", path.display())),
     };
-    Flock::lock(file, FlockArg::LockExclusive)
-        .map(Some)
-        .map_err(|(_, e)| e)
-        .with_context(|| format!("wait for the lock {}", path.display()))
+    let held = lock::wait_for(file, Deadline::after(CALL_LIMIT))
+        .with_context(|| format!("wait for the lock {}", path.display()))?;
+    match held {
+        Some(file) => Ok(Some(file)),
+        None => bail!(
+            "a call of the driver has held {} for {} s: see proc_locks(5) for its process",
+            path.display(),
+            CALL_LIMIT.as_secs()
+        ),
+    }
 }
 
 /// What is in the directory at `path`; nothing where there is none.

@@ -4,7 +4,7 @@
 use alicloud_oss::sys::deadline::Deadline;
 use anyhow::{Context as _, Result};
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, poll};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -22,6 +22,9 @@ const CHANGES: AddWatchFlags = AddWatchFlags::IN_ATTRIB
     .union(AddWatchFlags::IN_MOVE)
     .union(AddWatchFlags::IN_MOVE_SELF)
     .union(AddWatchFlags::IN_ONLYDIR);
+
+/// The stack of the thread that ends this process, in bytes.
+const STACK: usize = 128 * 1024;
 
 /// Why a wait returned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +49,35 @@ impl Stop {
         Ok(Self(fd))
     }
 
+    /// Has this process exit with `status` after `last`, `limit` after a signal, if it is still there:
+    /// a step that is under way may wait for a program or for a lock. The installer may be killed at any
+    /// point, and its next run goes on.
+    pub(crate) fn end_within(
+        &self,
+        limit: Duration,
+        status: i32,
+        last: impl FnOnce() + Send + 'static,
+    ) -> Result<()> {
+        let signals = self
+            .0
+            .as_fd()
+            .try_clone_to_owned()
+            .context("open a signalfd")?;
+        let wait = move || {
+            let mut fds = [PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+            while poll(&mut fds, PollTimeout::NONE) == Err(Errno::EINTR) {}
+            std::thread::sleep(limit);
+            last();
+            // The main thread waits for something that does not end.
+            std::process::exit(status)
+        };
+        // One that was entered by `nsenter --pid` cannot have threads (clone(2)): it ends later then.
+        if let Err(e) = std::thread::Builder::new().stack_size(STACK).spawn(wait) {
+            log::info!("start a thread: {e}: SIGTERM waits for the step that is under way");
+        }
+        Ok(())
+    }
+
     /// Waits for a signal, for the flags of one of `others`, or until `limit` is over.
     pub(crate) fn wait(&self, others: &[(BorrowedFd, PollFlags)], limit: Duration) -> Result<Wake> {
         let deadline = Deadline::after(limit);
@@ -61,6 +93,13 @@ impl Stop {
             }
         }
     }
+}
+
+/// Waits for SIGTERM or SIGINT, and does nothing else.
+pub(crate) fn wait_for_signal() -> Result<()> {
+    let stop = Stop::catch()?;
+    while stop.wait(&[], Duration::from_secs(3600))? != Wake::Stop {}
+    Ok(())
 }
 
 /// Watches on directories.

@@ -3,8 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
 
-use std::fs::{create_dir_all, write};
-use std::os::unix::fs::symlink;
+use std::fs::{Permissions, create_dir_all, set_permissions, write};
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::process::Command;
 use support::{Process, Stream, TestHost, finish, installer};
 
@@ -172,6 +172,20 @@ fn every_platform_has_its_directory() {
             vec![],
             "/etc/kubernetes/kubelet-plugins/volume/exec",
             "--volume-plugin-dir of kubelet (pid 812)",
+        ),
+        (
+            "MicroK8s",
+            "/snap/microk8s/6000/kubelite --scheduler-args-file=/a --kubelet-args-file=/var/snap/microk8s/6000/args/kubelet",
+            vec![("/var/snap/microk8s/6000/args/kubelet", "--root-dir=/var/snap/microk8s/common/var/lib/kubelet\n--fail-swap-on=false\n".to_owned())],
+            DEFAULT,
+            "the default of kubelite (pid 812), which names no other",
+        ),
+        (
+            "MicroK8s with a directory of its own",
+            "/snap/microk8s/6000/kubelite --kubelet-args-file=/args/kubelet",
+            vec![("/args/kubelet", "--volume-plugin-dir=/var/lib/flex\n".to_owned())],
+            "/var/lib/flex",
+            "--volume-plugin-dir of kubelite (pid 812)",
         ),
         (
             "RKE1",
@@ -465,6 +479,51 @@ fn a_directory_given_is_compared_with_kubelets_flag() {
     );
     assert!(
         !ready && text.contains("--plugin-dir is \"/plugins\", but kubelet reads \"/elsewhere\""),
+        "{text}"
+    );
+}
+
+#[test]
+fn the_way_to_kubelets_root_directory_is_checked() {
+    let node = node(
+        &[kubelet(
+            812,
+            "/usr/bin/kubelet --root-dir=/var/lib/kubelet --volume-plugin-dir=/plugins",
+        )],
+        &[("/data/kubelet/x", ""), ("/var/lib/x", "")],
+    );
+    let driver = node.make_driver("a", "");
+    let check = || finish(&mut node.full("check", &driver)).1;
+    assert!(!check().contains("the root directory"));
+    symlink("/data/kubelet", node.host("var/lib/kubelet")).unwrap();
+    let text = check();
+    assert!(
+        text.contains(
+            "note: the root directory \"/var/lib/kubelet\" of kubelet (pid 812) is a symbolic link to \
+             \"/data/kubelet\""
+        ),
+        "{text}"
+    );
+    set_permissions(node.host("data"), Permissions::from_mode(0o777)).unwrap();
+    let text = check();
+    assert!(
+        text.contains(
+            "blocks mounting: the root directory \"/var/lib/kubelet\" of kubelet (pid 812): /data is \
+             on the way through a symbolic link and can be written by others than root"
+        ),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_configuration_that_kubelets_environment_names_is_told() {
+    let node = node(&[kubelet(812, "kubelet --volume-plugin-dir=/plugins")], &[]);
+    let driver = node.make_driver("a", "");
+    let environ = "PATH=/bin\0OSS_FLEXVOLUME_CONFIG=/etc/oss.json\0";
+    write(node.path("proc/812/environ"), environ).unwrap();
+    let (_, text) = finish(&mut node.full("check", &driver));
+    assert!(
+        text.contains("kubelet (pid 812) has OSS_FLEXVOLUME_CONFIG=\"/etc/oss.json\""),
         "{text}"
     );
 }

@@ -144,7 +144,7 @@ fn a_broken_node_configuration_is_not_installed() {
         let mut command = command(&node, "run");
         write(node.path("config.json"), config).unwrap();
         let mut run = Process::start(&mut command, Stream::Stderr);
-        let line = run.wait_for("read the node configuration ");
+        let line = run.wait_for("problem: the new node configuration ");
         assert!(line.contains(expected), "{line}");
         run.wait_for("/dev/fuse is missing");
         assert!(run.terminate().0);
@@ -164,7 +164,7 @@ fn refused_while_volumes_are_mounted() {
     let (removed, text) = finish(&mut command(&node, "uninstall"));
     assert!(!removed);
     assert!(
-        text.contains("1 volumes are mounted, and only the driver can unmount them: volume \"data\" of Pod shop/web-0; delete these Pods first, or use --drain"),
+        text.contains("1 volume is mounted, and only the driver can unmount it: volume \"data\" of Pod shop/web-0; delete this Pod first, or use --drain"),
         "{text}"
     );
     assert!(node.driver().exists());
@@ -192,7 +192,7 @@ fn refused_while_a_kubelet_in_a_container_has_volumes() {
     let line = format!("90 27 0:50 / /{VOLUME} rw - fuse.ossfs ossfs rw\n");
     write(process.join("mountinfo"), line).unwrap();
     let (removed, text) = finish(&mut command(&node, "uninstall"));
-    assert!(!removed && text.contains("1 volumes are mounted"), "{text}");
+    assert!(!removed && text.contains("1 volume is mounted"), "{text}");
 }
 
 #[test]
@@ -225,7 +225,7 @@ fn a_call_that_has_its_lock_is_waited_for() {
     drop(held);
     let (removed, said) = uninstall.finish();
     assert!(
-        !removed && said.join("").contains("1 volumes are mounted"),
+        !removed && said.join("").contains("1 volume is mounted"),
         "{said:#?}"
     );
     assert!(node.driver().exists());
@@ -245,7 +245,7 @@ fn without_kubelet_the_driver_goes_from_every_known_directory() {
         for directory in &directories[..count] {
             let driver = node.host(directory).join("alicloud~oss/oss");
             create_dir_all(driver.parent().unwrap()).unwrap();
-            write(driver, "driver").unwrap();
+            std::fs::copy(node.path("image-a"), driver).unwrap();
         }
         let (removed, text) = uninstall();
         assert!(removed, "{text}");
@@ -269,7 +269,7 @@ fn without_kubelet_the_driver_goes_from_every_known_directory() {
     // A volume that is mounted keeps it there all the same.
     with_volume(&node);
     let (removed, text) = uninstall();
-    assert!(!removed && text.contains("1 volumes are mounted"), "{text}");
+    assert!(!removed && text.contains("1 volume is mounted"), "{text}");
 }
 
 /// Has a volume show in the host's mount table.
@@ -316,6 +316,61 @@ fn an_installer_that_was_killed_anywhere_is_taken_away() {
             break;
         }
     }
+}
+
+#[test]
+fn refused_while_a_run_would_install_the_driver_again() {
+    let node = bare();
+    with_table(&node, "");
+    let mut run = Process::start(&mut command(&node, "run"), Stream::Stderr);
+    run.wait_for("/dev/fuse is missing");
+    let expected = format!(
+        "nothing is removed: oss-installer run (pid {}) would install the driver again: delete its \
+         DaemonSet, or stop alicloud-oss-installer.service, first",
+        run.id()
+    );
+    for args in [&[][..], &["--drain"]] {
+        let (removed, text) = finish(command(&node, "uninstall").args(args));
+        assert!(!removed && text.contains(&expected), "{text}");
+    }
+    assert!(node.driver().exists() && !node.state.join("drain").exists());
+    assert!(run.terminate().0);
+    assert!(finish(&mut command(&node, "uninstall")).0);
+}
+
+#[test]
+fn a_driver_of_somebody_else_stays_and_a_second_run_is_no_error() {
+    let node = bare();
+    create_dir_all(&node.state).unwrap();
+    with_table(&node, "");
+    install(&node);
+    // The old driver is back, and has a volume.
+    let old = node.make_driver("old", "no capabilities");
+    support::copy_program(&old, &node.path("host/.old"));
+    std::fs::rename(node.path("host/.old"), node.driver()).unwrap();
+    with_volume(&node);
+    for _ in 0..2 {
+        let (removed, text) = finish(command(&node, "uninstall").arg("--drain"));
+        assert!(
+            removed
+                && text.contains("the driver in /plugins/alicloud~oss stays: it is not this one"),
+            "{text}"
+        );
+        assert_eq!(read(node.driver()).unwrap(), read(&old).unwrap());
+        assert!(!node.state.exists() && !node.host("etc/alicloud-oss").exists());
+    }
+    // Without any driver a second run is no error either.
+    std::fs::remove_dir_all(node.plugins.join("alicloud~oss")).unwrap();
+    with_table_again(&node);
+    for _ in 0..2 {
+        let (removed, text) = finish(command(&node, "uninstall").arg("--drain"));
+        assert!(removed, "{text}");
+    }
+}
+
+/// Has no volume show in the host's mount table any more.
+fn with_table_again(node: &TestHost) {
+    write(node.path("proc/1/mountinfo"), "").unwrap();
 }
 
 #[test]

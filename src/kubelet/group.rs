@@ -2,7 +2,7 @@
 
 /// The programs that kubelet runs as or in: by itself, in k3s and RKE2, MicroK8s, k0s, MicroShift, and
 /// the image that had all of Kubernetes in one program (proc_pid_comm(5)).
-pub(crate) const PROGRAMS: [&str; 9] = [
+pub const PROGRAMS: [&str; 9] = [
     "kubelet",
     "k3s",
     "k3s-server",

@@ -30,8 +30,12 @@ pub(crate) fn resolve(path: &Path) -> Result<PathBuf> {
     resolve_in(Path::new("/"), path)
 }
 
-/// `resolve` with `root` in the place of `/`, as after chroot(2).
-fn resolve_in(root: &Path, path: &Path) -> Result<PathBuf> {
+/// `resolve` with `root` in the place of `/`, as after chroot(2); the result is a path below that. For
+/// the installer, which sees the node's root as a directory.
+///
+/// # Errors
+/// As `resolve`, with paths as the node sees them.
+pub fn resolve_in(root: &Path, path: &Path) -> Result<PathBuf> {
     let first = open(root, OPEN, Mode::empty()).with_context(|| format!("open {root:?}"))?;
     let mut walk = Walk {
         open: vec![first],

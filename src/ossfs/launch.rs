@@ -28,24 +28,65 @@ pub(crate) fn find_program(name: &str) -> Result<PathBuf> {
     })
 }
 
-/// The supervisor of ossfs on this node; an error if the node does not have what `launcher` needs.
-pub(crate) fn choose(launcher: Launcher) -> Result<Supervisor> {
-    let with_systemd = |name: &str, tool: &str| match systemd::tool(tool) {
-        Some(path) if systemd::is_running() => Ok(path),
-        _ => bail!(
+/// What of systemd the driver meets where it runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Surroundings {
+    /// systemd is the first process, in the mount namespace in which kubelet runs the driver.
+    pub systemd: bool,
+    /// Its program `systemctl` is there.
+    pub systemctl: bool,
+    /// Its program `systemd-run` is there.
+    pub systemd_run: bool,
+}
+
+/// What starts the process of a volume, and starts it again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Supervision {
+    /// systemd, as an instance of the template unit.
+    Unit,
+    /// The driver, in a scope of systemd.
+    Scope,
+    /// The driver, as a process of a session of its own.
+    Direct,
+}
+
+/// What supervises volumes in these `surroundings`: the one rule, for the driver and the installer. An
+/// error if `launcher` needs what is not there.
+pub fn supervision(launcher: Launcher, surroundings: Surroundings) -> Result<Supervision> {
+    let Surroundings {
+        systemd,
+        systemctl,
+        systemd_run,
+    } = surroundings;
+    let (name, tool, is_there, supervision) = match launcher {
+        Launcher::Direct => return Ok(Supervision::Direct),
+        Launcher::Auto if systemd && systemctl => return Ok(Supervision::Unit),
+        Launcher::Auto => return Ok(Supervision::Direct),
+        Launcher::Unit => ("unit", "systemctl", systemctl, Supervision::Unit),
+        Launcher::Scope => ("scope", "systemd-run", systemd_run, Supervision::Scope),
+    };
+    if !(systemd && is_there) {
+        bail!(
             "the launcher {name:?} of the node configuration needs systemd and {tool}, which are \
              not available on this node"
-        ),
-    };
-    match launcher {
-        Launcher::Direct => Ok(Supervisor::Direct),
-        Launcher::Auto if systemd::is_running() && systemd::tool("systemctl").is_some() => {
-            Ok(Supervisor::Unit)
-        }
-        Launcher::Auto => Ok(Supervisor::Direct),
-        Launcher::Unit => with_systemd("unit", "systemctl").map(|_| Supervisor::Unit),
-        Launcher::Scope => with_systemd("scope", "systemd-run").map(Supervisor::Scope),
+        );
     }
+    Ok(supervision)
+}
+
+/// The supervisor of ossfs on this node; an error if the node does not have what `launcher` needs.
+pub(crate) fn choose(launcher: Launcher) -> Result<Supervisor> {
+    let systemd_run = systemd::tool("systemd-run");
+    let surroundings = Surroundings {
+        systemd: systemd::is_running(),
+        systemctl: systemd::tool("systemctl").is_some(),
+        systemd_run: systemd_run.is_some(),
+    };
+    Ok(match (supervision(launcher, surroundings)?, systemd_run) {
+        (Supervision::Unit, _) => Supervisor::Unit,
+        (Supervision::Scope, Some(systemd_run)) => Supervisor::Scope(systemd_run),
+        (Supervision::Scope | Supervision::Direct, _) => Supervisor::Direct,
+    })
 }
 
 /// Starts the process of `volume` outside of systemd's units. It inherits `lock` and holds it until it
@@ -110,4 +151,44 @@ pub(crate) fn detach(of_unit: bool) -> Result<()> {
 
 fn set_oom_score(score: &str) -> std::io::Result<()> {
     std::fs::write("/proc/self/oom_score_adj", score)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Supervision, Surroundings, supervision};
+    use crate::config::Launcher;
+
+    #[test]
+    fn volumes_are_units_only_where_systemd_can_run_them() {
+        let surroundings = |systemd, systemctl, systemd_run| Surroundings {
+            systemd,
+            systemctl,
+            systemd_run,
+        };
+        let all = surroundings(true, true, true);
+        // kubelet in a container that has the host's /run and systemd's programs.
+        let other_namespace = surroundings(false, true, true);
+        let no_tools = surroundings(true, false, false);
+        for (launcher, surroundings, expected) in [
+            (Launcher::Auto, all, Ok(Supervision::Unit)),
+            (Launcher::Auto, other_namespace, Ok(Supervision::Direct)),
+            (Launcher::Auto, no_tools, Ok(Supervision::Direct)),
+            (Launcher::Direct, all, Ok(Supervision::Direct)),
+            (Launcher::Unit, all, Ok(Supervision::Unit)),
+            (
+                Launcher::Unit,
+                other_namespace,
+                Err("the launcher \"unit\" "),
+            ),
+            (Launcher::Scope, all, Ok(Supervision::Scope)),
+            (Launcher::Scope, no_tools, Err("the launcher \"scope\" ")),
+        ] {
+            let found = supervision(launcher, surroundings).map_err(|e| e.to_string());
+            match (&found, expected) {
+                (Ok(found), Ok(expected)) => assert_eq!(*found, expected, "{launcher:?}"),
+                (Err(error), Err(start)) => assert!(error.starts_with(start), "{error}"),
+                _ => panic!("{launcher:?} {surroundings:?}: {found:?}"),
+            }
+        }
+    }
 }

@@ -4,6 +4,7 @@
 //! ```text
 //! <stateDir>/boot       which boot of the node the rest is of
 //! <stateDir>/init.json  which build of the driver kubelet has loaded
+//! <stateDir>/installer.json  until when `oss-installer run` is at work
 //! <stateDir>/drain      while it is there, nothing is mounted: the driver is about to be removed
 //! <stateDir>/locks/     a lock for each target that a call works on
 //! <stateDir>/volumes/<id>/
@@ -30,6 +31,8 @@ pub const DRAIN: &str = "drain";
 pub const BOOT: &str = "boot";
 /// The record of the last `init`.
 pub const INIT_RECORD: &str = "init.json";
+/// What the installer that keeps the driver installed records of itself.
+pub const INSTALLER_RECORD: &str = "installer.json";
 /// The directory of the locks of targets.
 pub const LOCKS: &str = "locks";
 /// The directory of the volumes.

@@ -5,7 +5,7 @@ use rustix::time::{ClockId, clock_gettime};
 use std::time::Duration;
 
 /// The time since the boot.
-pub(crate) fn now() -> Duration {
+pub fn now() -> Duration {
     let time = clock_gettime(ClockId::Boottime);
     // Never negative.
     let part = |part: i64| u64::try_from(part).unwrap_or_default();

@@ -3,7 +3,7 @@
 
 use crate::sys::deadline::Deadline;
 use crate::sys::root_only;
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use std::fs::File;
@@ -26,7 +26,9 @@ impl Lock {
             let file = root_only::open(path)?;
             let lock = match flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => file,
-                Err(Errno::WOULDBLOCK) => wait(file, path, deadline)?,
+                Err(Errno::WOULDBLOCK) => wait_for(file, deadline)
+                    .with_context(|| format!("lock {}", path.display()))?
+                    .context("timed out waiting for another operation on this volume")?,
                 Err(e) => return Err(e).with_context(|| format!("lock {}", path.display())),
             };
             // The previous holder may have removed the file: then this lock protects nothing.
@@ -53,18 +55,27 @@ impl AsFd for Lock {
     }
 }
 
-/// Waits for the lock in a thread: flock(2) has no timeout. A thread that gets the lock too late
-/// releases it, or ends with the process.
-fn wait(file: File, path: &Path, deadline: Deadline) -> Result<File> {
+/// Locks `file`, an open file or directory that somebody else may hold (flock(2)). It comes back locked,
+/// until it is closed; `None` if it is still held at `deadline`.
+///
+/// # Errors
+/// What flock(2) reports.
+pub fn wait_for(file: File, deadline: Deadline) -> Result<Option<File>> {
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => return Ok(Some(file)),
+        Err(Errno::WOULDBLOCK) => {}
+        Err(e) => return Err(e.into()),
+    }
+    // In a thread: flock(2) has no timeout. A thread that gets the lock too late releases it, or ends
+    // with the process.
     let (sender, receiver) = mpsc::channel();
     std::thread::spawn(move || {
         let locked = flock(&file, FlockOperation::LockExclusive);
         sender.send(locked.map(|()| file))
     });
     match receiver.recv_timeout(deadline.remaining()) {
-        Ok(Ok(lock)) => Ok(lock),
-        Ok(Err(e)) => Err(e).with_context(|| format!("lock {}", path.display())),
-        Err(_) => bail!("timed out waiting for another operation on this volume"),
+        Ok(locked) => Ok(Some(locked?)),
+        Err(_) => Ok(None),
     }
 }
 

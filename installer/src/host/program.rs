@@ -15,7 +15,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// The output of a program, stdout and stderr together, and its exit status.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Output {
     pub(crate) text: String,
     /// The exit status; nothing if a signal ended it.
@@ -121,6 +121,8 @@ fn finish(mut command: Command, limit: Duration) -> Result<Output> {
         .env_clear()
         .env("PATH", PATH)
         .env("LC_ALL", "C")
+        // Package managers ask nothing (debconf(7)).
+        .env("DEBIAN_FRONTEND", "noninteractive")
         .stdin(Stdio::null());
     match run_with_deadline(&mut command, Deadline::after(limit))? {
         Some(output) => Ok(Output {
@@ -165,7 +167,9 @@ mod tests {
             ("data", "", 0o644, "Permission denied"),
         ] {
             let path = dir.path().join(name);
-            std::fs::write(&path, text).unwrap();
+            let source = dir.path().join("source");
+            std::fs::write(&source, text).unwrap();
+            support::copy_program(&source, &path);
             std::fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
             let error = format!("{:#}", run(&path, &[], LIMIT).unwrap_err());
             assert_eq!(error, format!("run {}: {expected}", path.display()));

@@ -1,7 +1,9 @@
 //! The kubelets that run, from the host's /proc, and the plugin directory of each.
 
 use crate::host::Host;
-use crate::kubelet::{DEFAULT_DIRECTORY, Flags, MICROSHIFT_DIRECTORY, Program, config};
+use crate::kubelet::{
+    DEFAULT_DIRECTORY, DEFAULT_ROOT, Flags, MICROSHIFT_DIRECTORY, Program, config, expand,
+};
 use alicloud_oss::sys::process::MAX_COMMAND_LINE;
 use anyhow::{Context as _, Result};
 use std::fs::File;
@@ -13,6 +15,9 @@ const K3S_CONFIG: &str = "/etc/rancher/k3s/config.yaml";
 const K3S_CONFIG_DIR: &str = "/etc/rancher/k3s/config.yaml.d";
 /// The drop-in files that k3s makes for its kubelet.
 const K3S_KUBELET_DIR: &str = "/var/lib/rancher/k3s/agent/etc/kubelet.conf.d";
+
+/// Where MicroK8s has the arguments of its kubelet, unless kubelite is told of another file.
+const KUBELITE_ARGS: &str = "$SNAP_DATA/args/kubelet";
 
 /// A running kubelet.
 #[derive(Debug)]
@@ -112,7 +117,7 @@ impl Kubelet {
             return Ok(PluginDirectory { path, how });
         }
         let default = match flags.program {
-            Program::Kubelet | Program::K3s => DEFAULT_DIRECTORY,
+            Program::Kubelet | Program::K3s | Program::MicroK8s => DEFAULT_DIRECTORY,
             Program::MicroShift => MICROSHIFT_DIRECTORY,
         };
         Ok(PluginDirectory {
@@ -126,19 +131,56 @@ impl Kubelet {
             Program::Kubelet => "kubelet",
             Program::K3s => "k3s",
             Program::MicroShift => "microshift",
+            Program::MicroK8s => "kubelite",
         }
     }
 
-    /// Its arguments, with those that k3s has in files; arguments win.
+    /// Its root directory, below which its Pods' volumes are mounted.
+    pub(crate) fn root_directory(&self) -> Result<PathBuf> {
+        let root = self.all_flags()?.root_dir;
+        Ok(self.absolute(root.as_deref().unwrap_or(DEFAULT_ROOT)))
+    }
+
+    /// The variable `name` of its environment.
+    pub(crate) fn variable(&self, name: &str) -> Option<String> {
+        let mut text = Vec::new();
+        let file = File::open(self.directory.join("environ")).ok()?;
+        file.take(MAX_COMMAND_LINE).read_to_end(&mut text).ok()?;
+        String::from_utf8_lossy(&text).split('\0').find_map(|line| {
+            let (found, value) = line.split_once('=')?;
+            (found == name).then(|| value.to_owned())
+        })
+    }
+
+    /// Its arguments, with those that k3s and kubelite have in files; arguments win.
     fn all_flags(&self) -> Result<Flags> {
-        if self.flags.program != Program::K3s {
-            return Ok(self.flags.clone());
+        match self.flags.program {
+            Program::K3s => self.flags_of_k3s(),
+            Program::MicroK8s => self.flags_of_kubelite(),
+            Program::Kubelet | Program::MicroShift => Ok(self.flags.clone()),
         }
+    }
+
+    fn flags_of_kubelite(&self) -> Result<Flags> {
+        let mut flags = self.flags.clone();
+        let variable = |name: &str| self.variable(name);
+        let named = flags.args_file.as_deref().unwrap_or(KUBELITE_ARGS);
+        let file = self.absolute(&expand(named, &variable));
+        let text = self.root.read(&file).with_context(|| {
+            format!(
+                "read {}, the arguments of kubelite (pid {})",
+                file.display(),
+                self.pid
+            )
+        })?;
+        flags.add_file(&text, variable);
+        Ok(flags)
+    }
+
+    fn flags_of_k3s(&self) -> Result<Flags> {
         let mut flags = Flags {
-            program: Program::K3s,
-            plugin_dir: None,
-            config: None,
             config_dir: Some(K3S_KUBELET_DIR.to_owned()),
+            ..Flags::none(Program::K3s)
         };
         let mut files = self.list(Path::new(K3S_CONFIG_DIR), "yaml")?;
         files.insert(0, K3S_CONFIG.into());
@@ -153,6 +195,7 @@ impl Kubelet {
             (&self.flags.plugin_dir, &mut flags.plugin_dir),
             (&self.flags.config, &mut flags.config),
             (&self.flags.config_dir, &mut flags.config_dir),
+            (&self.flags.root_dir, &mut flags.root_dir),
         ] {
             if own.is_some() {
                 flag.clone_from(own);

@@ -72,6 +72,45 @@ fn machine_of(name: &str) -> &str {
     }
 }
 
+/// Releases that derived distributions name by their code names (UBUNTU_CODENAME, DEBIAN_CODENAME).
+const CODE_NAMES: [(&str, &str, &str); 9] = [
+    ("ubuntu", "bionic", "18.04"),
+    ("ubuntu", "focal", "20.04"),
+    ("ubuntu", "jammy", "22.04"),
+    ("ubuntu", "noble", "24.04"),
+    ("ubuntu", "resolute", "26.04"),
+    ("debian", "buster", "10"),
+    ("debian", "bullseye", "11"),
+    ("debian", "bookworm", "12"),
+    ("debian", "trixie", "13"),
+];
+/// The distributions that Enterprise Linux can be told from its packages by, the generic names first.
+const ENTERPRISE: [&str; 9] = [
+    "centos",
+    "el",
+    "al",
+    "rhel",
+    "rocky",
+    "almalinux",
+    "anolis",
+    "alinux",
+    "ol",
+];
+const GENERIC: usize = 4;
+
+/// How well a package fits a host: better is greater.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Fit {
+    /// Its name has no distribution.
+    Any,
+    /// For the one that the host's is derived from (`ID_LIKE`), or another one that is compatible.
+    Compatible,
+    /// For Enterprise Linux of the host's release.
+    Enterprise,
+    /// For the host's own distribution.
+    Own,
+}
+
 /// What the host's /etc/os-release says.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct OsRelease {
@@ -79,6 +118,7 @@ pub(crate) struct OsRelease {
     like: Vec<String>,
     version: String,
     platform: String,
+    code_names: Vec<String>,
 }
 
 impl OsRelease {
@@ -91,15 +131,21 @@ impl OsRelease {
                 "ID_LIKE" => os.like = value.split_whitespace().map(str::to_owned).collect(),
                 "VERSION_ID" => os.version = value,
                 "PLATFORM_ID" => os.platform = value,
+                "UBUNTU_CODENAME" | "DEBIAN_CODENAME" | "VERSION_CODENAME" => {
+                    os.code_names.push(value);
+                }
                 _ => {}
             }
         }
         os
     }
 
+    fn is_like(&self, name: &str) -> bool {
+        self.id == name || self.like.iter().any(|like| like == name)
+    }
+
     fn format(&self) -> Format {
-        let is = |name: &str| self.id == name || self.like.iter().any(|like| like == name);
-        match is("debian") || is("ubuntu") {
+        match self.is_like("debian") || self.is_like("ubuntu") {
             true => Format::Deb,
             false => Format::Rpm,
         }
@@ -120,26 +166,67 @@ impl OsRelease {
             ("alinux", "3") => Some("8"),
             ("alinux", _) => None,
             ("centos" | "rhel" | "rocky" | "almalinux" | "ol" | "anolis", major) => Some(major),
+            (_, major @ ("7" | "8" | "9" | "10"))
+                if self.is_like("rhel") || self.is_like("centos") =>
+            {
+                Some(major)
+            }
             _ => None,
         }
     }
 
-    /// Whether a package for `system` is for this host.
-    fn takes(&self, system: &str) -> bool {
+    /// The release of `distribution` that the host is derived from, by its code name.
+    fn derived_from(&self, distribution: &str) -> Option<&'static str> {
+        let (_, _, release) = CODE_NAMES.iter().find(|(name, code, _)| {
+            *name == distribution && self.code_names.iter().any(|found| found == code)
+        })?;
+        Some(release)
+    }
+
+    /// How well a package for `system` fits this host; nothing if it is for another one.
+    fn fit(&self, system: &str) -> Option<Fit> {
         let at = system.find(|c: char| c.is_ascii_digit());
         let (name, version) = system.split_at(at.unwrap_or(system.len()));
+        let name = match name {
+            "anolisos" => "anolis",
+            "rockylinux" => "rocky",
+            "alma" => "almalinux",
+            name => name,
+        };
         let major = version.split('.').next().unwrap_or("");
-        match name {
-            "centos" | "el" | "al" | "rhel" => self.enterprise_release() == Some(major),
-            _ if name != self.id => false,
-            // Releases of Ubuntu have a dot in their name, those of others differ after it.
-            "ubuntu" => version == self.version,
-            _ => major == self.major(),
+        // Releases of Ubuntu have a dot in their name, those of others differ after it.
+        let is_release = |release: &str| match name {
+            "ubuntu" => version == release,
+            _ => Some(major) == release.split('.').next(),
+        };
+        if name == self.id && is_release(&self.version) {
+            return Some(Fit::Own);
         }
+        if let Some(at) = ENTERPRISE.iter().position(|known| *known == name) {
+            let release = match (name, major) {
+                ("alinux", "2") => "7",
+                ("alinux", "3") => "8",
+                (_, major) => major,
+            };
+            let fit = if at < GENERIC {
+                Fit::Enterprise
+            } else {
+                Fit::Compatible
+            };
+            return (self.enterprise_release() == Some(release)).then_some(fit);
+        }
+        if self.id == name {
+            return None;
+        }
+        let is_derived = match name {
+            "ubuntu" | "debian" => self.derived_from(name).is_some_and(is_release),
+            _ => self.is_like(name) && is_release(&self.version),
+        };
+        is_derived.then_some(Fit::Compatible)
     }
 }
 
-/// The newest of `packages` for the host.
+/// The newest of `packages` for the host; of equal versions the one that fits best.
 pub(crate) fn choose<'a>(
     packages: &'a [Package],
     os: &OsRelease,
@@ -149,13 +236,15 @@ pub(crate) fn choose<'a>(
         .iter()
         .filter(|package| package.format == os.format())
         .filter(|package| package.machine == machine)
-        .filter(|package| {
-            package
-                .system
-                .as_ref()
-                .is_none_or(|system| os.takes(system))
+        .filter_map(|package| {
+            let fit = match &package.system {
+                Some(system) => os.fit(system)?,
+                None => Fit::Any,
+            };
+            Some((package, fit))
         })
-        .max_by_key(|package| &package.version)
+        .max_by_key(|(package, fit)| (&package.version, *fit))
+        .map(|(package, _)| package)
 }
 
 /// The name that a package for the host would have.
@@ -246,6 +335,70 @@ mod tests {
                 expected,
                 "{os}"
             );
+        }
+    }
+
+    #[test]
+    fn derived_distributions_take_the_packages_that_fit_best() {
+        let packages: Vec<Package> = [
+            "ossfs_1.91.10_anolisos8.0_x86_64.rpm",
+            "ossfs_1.91.10_centos8.0_x86_64.rpm",
+            "ossfs_1.91.10_rockylinux9.0_x86_64.rpm",
+            "ossfs_1.91.10_alinux2.0_x86_64.rpm",
+            "ossfs_1.91.10_ubuntu22.04_amd64.deb",
+            "ossfs_1.91.10_ubuntu24.04_amd64.deb",
+            "ossfs_1.91.10_debian12.0_amd64.deb",
+        ]
+        .into_iter()
+        .filter_map(Package::parse)
+        .collect();
+        for (os, expected) in [
+            (
+                "ID=anolis\nVERSION_ID=8.8\nID_LIKE=\"rhel fedora centos\"",
+                Some("anolisos8.0"),
+            ),
+            ("ID=anolis\nVERSION_ID=23", None),
+            (
+                "ID=almalinux\nVERSION_ID=8.9\nPLATFORM_ID=platform:el8",
+                Some("centos8.0"),
+            ),
+            (
+                "ID=rhel\nVERSION_ID=9.4\nPLATFORM_ID=platform:el9",
+                Some("rockylinux9.0"),
+            ),
+            (
+                "ID=eurolinux\nID_LIKE=\"rhel centos fedora\"\nVERSION_ID=9.1",
+                Some("rockylinux9.0"),
+            ),
+            ("ID=alinux\nVERSION_ID=2.1903", Some("alinux2.0")),
+            (
+                "ID=amzn\nID_LIKE=fedora\nVERSION_ID=2023\nPLATFORM_ID=platform:al2023",
+                None,
+            ),
+            (
+                "ID=amzn\nID_LIKE=\"centos rhel fedora\"\nVERSION_ID=2",
+                None,
+            ),
+            (
+                "ID=linuxmint\nID_LIKE=\"ubuntu debian\"\nVERSION_ID=21.3\nUBUNTU_CODENAME=jammy",
+                Some("ubuntu22.04"),
+            ),
+            (
+                "ID=linuxmint\nID_LIKE=debian\nVERSION_ID=6\nDEBIAN_CODENAME=bookworm",
+                Some("debian12.0"),
+            ),
+            (
+                "ID=ubuntu\nID_LIKE=debian\nVERSION_ID=23.10\nVERSION_CODENAME=mantic",
+                None,
+            ),
+            (
+                "ID=raspbian\nID_LIKE=debian\nVERSION_ID=12\nVERSION_CODENAME=bookworm",
+                Some("debian12.0"),
+            ),
+        ] {
+            let chosen = choose(&packages, &OsRelease::parse(os), "x86_64");
+            let chosen = chosen.map(|package| package.file.split('_').nth(2).unwrap_or_default());
+            assert_eq!(chosen, expected, "{os}");
         }
     }
 

@@ -162,7 +162,7 @@ fn the_old_drivers_volumes_outlive_it() {
         let said = world.install(&world.driver);
         assert!(
             said.contains(
-                "note: the old driver without capabilities is installed, and 1 of its volumes are \
+                "note: the old driver without capabilities is installed, and one of its volumes is \
                  mounted: they keep working; restart kubelet once"
             ),
             "{said}"

@@ -93,7 +93,7 @@ fn a_mount_that_has_begun_is_waited_for() {
         mount.finish().unwrap().success();
         let (removed, said) = uninstall.finish();
         assert!(
-            !removed && said.join("").contains("1 volumes are mounted"),
+            !removed && said.join("").contains("1 volume is mounted"),
             "{said:#?}"
         );
         world.unmount(&target);
@@ -134,6 +134,9 @@ fn a_call_without_a_lock_is_waited_for() {
         std::fs::rename(world.node.path("cat"), &driver).unwrap();
         let mut call = Command::new(&driver).stdin(Stdio::piped()).spawn().unwrap();
         world.node.show_process(&call.id().to_string(), call.id());
+        // The driver is replaced meanwhile: one that is not this driver would stay.
+        copy_program(&world.driver, &world.node.path("driver"));
+        std::fs::rename(world.node.path("driver"), &driver).unwrap();
         let mut command = world.installer("uninstall", &world.driver);
         let mut uninstall = Process::start(&mut command, Stream::Stderr);
         let descriptors = format!("/proc/{}/fd", uninstall.id());

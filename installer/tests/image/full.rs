@@ -114,7 +114,7 @@ fn the_full_pod_serves_a_node_with_systemd_and_leaves_it_as_it_was() {
     let log = log.join("\n");
     assert_eq!(status, Some(1), "{log}");
     assert!(
-        log.contains("1 volumes are mounted, and only the driver can unmount them"),
+        log.contains("1 volume is mounted, and only the driver can unmount it"),
         "{log}"
     );
     assert_eq!(std::fs::read(volume.file()).unwrap(), b"content");

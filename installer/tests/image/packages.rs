@@ -63,10 +63,10 @@ fn packages_are_installed(host: &Host, suffix: &str, build: Build) {
         .env("OSS_INSTALLER_OSSFS_PACKAGES", PACKAGES)
         .env("OSS_INSTALLER_PERIOD", "1");
     let pod = Pod::start(host, &spec, &Image::release());
-    let log = pod.read_until("none of the 1 packages").join("\n");
+    let log = pod.read_until("the only package in ").join("\n");
     assert!(
         log.contains(&format!(
-            "is for this host: wanted is ossfs_VERSION_{suffix}"
+            "is not for this host: wanted is ossfs_VERSION_{suffix}"
         )),
         "{log}"
     );
