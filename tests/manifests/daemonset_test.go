@@ -1,6 +1,7 @@
 package manifests
 
 import (
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -8,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/kubernetes/pkg/apis/scheduling"
@@ -74,9 +76,18 @@ func confined(t *testing.T, shape string, objects []runtime.Object) {
 		claim(cmp.Diff(alike, installs) == "", "what installs first may do as much, and no more")
 	}
 	for _, each := range append(slices.Clone(first), *container) {
-		profile, there := set.Spec.Template.Annotations[corev1.DeprecatedAppArmorBetaContainerAnnotationKeyPrefix+each.Name]
-		claim(there == (shape == "full") && (!there || profile == "unconfined"), "AppArmor leaves "+each.Name+" of full alone")
+		profile := each.SecurityContext.AppArmorProfile
+		claim((profile != nil) == (shape == "full") &&
+			(profile == nil || profile.Type == corev1.AppArmorProfileTypeUnconfined), "AppArmor leaves "+each.Name+" of full alone")
 	}
+	claim(len(set.Spec.Template.Annotations) == 0, "no annotation warns of itself")
+	policy := only[*networkingv1.NetworkPolicy](t, objects).Spec
+	claim(len(policy.PolicyTypes) == 2 && len(policy.Ingress)+len(policy.Egress) == 0 &&
+		maps.Equal(policy.PodSelector.MatchLabels, set.Spec.Selector.MatchLabels), "its network is closed")
+	claim(set.Spec.Template.Labels["app.kubernetes.io/name"] == "alicloud-oss-flexvolume", "its Pods have the usual labels")
+	expression := spec.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms[0].MatchExpressions[0]
+	claim(expression.Key == "type" && expression.Operator == corev1.NodeSelectorOpNotIn &&
+		slices.Equal(expression.Values, []string{"virtual-kubelet"}), "it leaves nodes without kubelet alone")
 	if shape == "full" {
 		claim(len(spec.Volumes) == 1, "full reaches the node through /proc/1/root alone")
 	}
@@ -110,5 +121,54 @@ func TestEveryCapabilityHasItsReason(t *testing.T) {
 	// Each container adds them.
 	if !slices.Equal(slices.Compact(found), added["full"]) {
 		t.Errorf("capabilities in the text: %q", found)
+	}
+}
+
+// TestClustersBefore130HaveTheAnnotation: the field is unknown there.
+func TestClustersBefore130HaveTheAnnotation(t *testing.T) {
+	old, err := renderChartFor("v1.29.9-gke.1", "{shape: full, podAnnotations: {a: b}}")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for source, objects := range map[string][]runtime.Object{
+		"chart":   mustDecode(t, old.manifests),
+		"overlay": mustDecode(t, renderOverlay(t, "full-before-1.30")),
+	} {
+		set, container := daemonSet(t, objects)
+		for _, each := range append(slices.Clone(set.Spec.Template.Spec.InitContainers), *container) {
+			profile := set.Spec.Template.Annotations[corev1.DeprecatedAppArmorBetaContainerAnnotationKeyPrefix+each.Name]
+			if profile != "unconfined" || each.SecurityContext.AppArmorProfile != nil {
+				t.Errorf("%s: %s has the annotation %q and the field %v", source, each.Name, profile, each.SecurityContext.AppArmorProfile)
+			}
+		}
+	}
+}
+
+// TestTheRemoverTakesTheInstallersPlace: under its name and selector, so that none is left that would
+// install the driver again, and as privileged as that.
+func TestTheRemoverTakesTheInstallersPlace(t *testing.T) {
+	remover, stays := daemonSet(t, mustDecode(t, renderOverlay(t, "remove")))
+	installer, works := daemonSet(t, mustDecode(t, renderOverlay(t, "full")))
+	if remover.Name != installer.Name || remover.Namespace != installer.Namespace ||
+		cmp.Diff(remover.Spec.Selector, installer.Spec.Selector) != "" {
+		t.Error("it does not replace the installer")
+	}
+	spec := remover.Spec.Template.Spec
+	removes := spec.InitContainers[0]
+	if len(spec.InitContainers) != 1 || !slices.Equal(removes.Command, []string{"/oss-installer", "uninstall", "--drain"}) {
+		t.Errorf("its Pod is ready before it has run %q", removes.Command)
+	}
+	if !slices.Equal(stays.Command, []string{"/oss-installer", "wait"}) || len(stays.SecurityContext.Capabilities.Add) > 0 {
+		t.Errorf("%q stays", stays.Command)
+	}
+	if difference := cmp.Diff(works.SecurityContext.Capabilities, removes.SecurityContext.Capabilities); difference != "" {
+		t.Error(difference)
+	}
+	if !spec.HostPID || cmp.Diff(works.Env, removes.Env) != "" {
+		t.Error("it does not reach the host as the installer does")
+	}
+	profile := remover.Spec.Template.Annotations[corev1.DeprecatedAppArmorBetaContainerAnnotationKeyPrefix+removes.Name]
+	if profile != "unconfined" {
+		t.Errorf("AppArmor has the profile %q", profile)
 	}
 }

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+	yamlv3 "go.yaml.in/yaml/v3"
 	corev1 "k8s.io/api/core/v1"
 )
 
@@ -76,13 +78,56 @@ func TestTheInstallerKnowsItsVariables(t *testing.T) {
 	table := section(t, "../../installer/README.md", "## Options")
 	for name, values := range chartValues {
 		_, objects := mustRender(t, values)
-		_, container := daemonSet(t, objects)
-		for _, variable := range container.Env {
+		set, container := daemonSet(t, objects)
+		variables := slices.Clone(container.Env)
+		for _, first := range set.Spec.Template.Spec.InitContainers {
+			variables = append(variables, first.Env...)
+		}
+		for _, variable := range variables {
 			short, ours := strings.CutPrefix(variable.Name, "OSS_INSTALLER_")
 			if !ours || !strings.Contains(table, "| `"+short+"` |") {
 				t.Errorf("%s: %s is not in the table", name, variable.Name)
 			}
 		}
+	}
+}
+
+// TestTheChartsTableIsItsValues: each value and its default is a row of the chart's README, in the order of
+// values.yaml.
+func TestTheChartsTableIsItsValues(t *testing.T) {
+	var values yamlv3.Node
+	if err := yamlv3.Unmarshal([]byte(read(t, chartDirectory+"/values.yaml")), &values); err != nil {
+		t.Fatal(err)
+	}
+	var expected []string
+	var add func(prefix string, node *yamlv3.Node)
+	add = func(prefix string, node *yamlv3.Node) {
+		for i := 0; i < len(node.Content); i += 2 {
+			name, value := prefix+node.Content[i].Value, node.Content[i+1]
+			structured := slices.Contains([]string{"image", "ossfsPackages", "networkPolicy", "test"}, name)
+			if structured {
+				add(name+".", value)
+				continue
+			}
+			var data any
+			if err := value.Decode(&data); err != nil {
+				t.Fatal(err)
+			}
+			text, err := json.Marshal(data)
+			if err != nil {
+				t.Fatal(err)
+			}
+			expected = append(expected, name+" "+string(text))
+		}
+	}
+	add("", values.Content[0])
+	var found []string
+	rows := regexp.MustCompile("(?m)^\\| `([A-Za-z.]+)` \\| `(.*?)` \\|")
+	for _, row := range rows.FindAllStringSubmatch(section(t, chartDirectory+"/README.md", "## Values"), -1) {
+		found = append(found, row[1]+" "+row[2])
+	}
+	if difference := cmp.Diff(expected, found); difference != "" {
+		t.Errorf("- values.yaml, + README.md:\n%s", difference)
 	}
 }
 

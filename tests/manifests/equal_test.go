@@ -6,6 +6,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -23,8 +24,14 @@ func TestTheChartIsTheOverlay(t *testing.T) {
 			if len(fromChart) != len(fromOverlay) {
 				t.Errorf("the chart has %d objects, the overlay %d", len(fromChart), len(fromOverlay))
 			}
-			same(t, only[*appsv1.DaemonSet](t, fromChart), only[*appsv1.DaemonSet](t, fromOverlay))
+			set := only[*appsv1.DaemonSet](t, fromChart)
+			if instance := set.Spec.Template.Labels["app.kubernetes.io/instance"]; instance != "oss" {
+				t.Errorf("the Pods are of the instance %q", instance)
+			}
+			delete(set.Spec.Template.Labels, "app.kubernetes.io/instance")
+			same(t, set, only[*appsv1.DaemonSet](t, fromOverlay))
 			same(t, only[*corev1.ServiceAccount](t, fromChart), only[*corev1.ServiceAccount](t, fromOverlay))
+			same(t, only[*networkingv1.NetworkPolicy](t, fromChart), only[*networkingv1.NetworkPolicy](t, fromOverlay))
 		})
 	}
 }

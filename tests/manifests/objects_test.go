@@ -25,6 +25,9 @@ import (
 	"k8s.io/kubernetes/pkg/apis/core"
 	_ "k8s.io/kubernetes/pkg/apis/core/install"
 	corevalidation "k8s.io/kubernetes/pkg/apis/core/validation"
+	"k8s.io/kubernetes/pkg/apis/networking"
+	_ "k8s.io/kubernetes/pkg/apis/networking/install"
+	networkingvalidation "k8s.io/kubernetes/pkg/apis/networking/validation"
 	"k8s.io/kubernetes/pkg/capabilities"
 )
 
@@ -115,6 +118,8 @@ func validate(object runtime.Object) (field.ErrorList, []string) {
 		return corevalidation.ValidateSecret(o), nil
 	case *core.ConfigMap:
 		return corevalidation.ValidateConfigMap(o), nil
+	case *networking.NetworkPolicy:
+		return networkingvalidation.ValidateNetworkPolicy(o, networkingvalidation.NetworkPolicyValidationOptions{}), nil
 	case *core.ServiceAccount:
 		return corevalidation.ValidateServiceAccount(o), nil
 	default:

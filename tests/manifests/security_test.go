@@ -52,7 +52,7 @@ func TestPodSecurity(t *testing.T) {
 	baseline := map[string][]policy.CheckID{
 		"minimal":       {"hostPathVolumes"},
 		"full":          {"appArmorProfile", "capabilities_baseline", "hostNamespaces"},
-		"with packages": {"appArmorProfile", "hostNamespaces", "privileged"},
+		"with packages": {"appArmorProfile", "capabilities_baseline", "hostNamespaces", "privileged"},
 	}
 	for _, path := range exampleFiles(t) {
 		sources[filepath.Base(path)] = readObjects(t, path)

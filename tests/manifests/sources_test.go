@@ -53,7 +53,16 @@ type chart struct {
 }
 
 // renderChart renders the chart with values (YAML) as `helm install --namespace kube-system` does.
-func renderChart(values string) (chart, error) {
+func renderChart(values string) (chart, error) { return renderChartFor("v1.36.0", values) }
+
+// renderChartFor is renderChart for a cluster of a version.
+func renderChartFor(version, values string) (chart, error) {
+	cluster, err := common.ParseKubeVersion(version)
+	if err != nil {
+		return chart{}, err
+	}
+	capabilities := common.DefaultCapabilities.Copy()
+	capabilities.KubeVersion = *cluster
 	given := map[string]any{}
 	if err := yaml.Unmarshal([]byte(values), &given); err != nil {
 		return chart{}, err
@@ -63,7 +72,7 @@ func renderChart(values string) (chart, error) {
 		return chart{}, err
 	}
 	options := common.ReleaseOptions{Name: "oss", Namespace: "kube-system", Revision: 1, IsInstall: true}
-	all, err := util.ToRenderValues(loaded, given, options, nil)
+	all, err := util.ToRenderValues(loaded, given, options, capabilities)
 	if err != nil {
 		return chart{}, err
 	}

@@ -2,10 +2,13 @@ package manifests
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 )
 
 // chartValues are values that an administrator may set, by what they are for.
@@ -19,6 +22,10 @@ var chartValues = map[string]string{
 	"a digest":         `image: {tag: v1, digest: "sha256:` + strings.Repeat("0", 64) + `"}`,
 	"some nodes":       `{nodeSelector: {disk: ssd}, tolerations: [{key: gpu, operator: Exists, effect: NoSchedule}]}`,
 	"resources":        `{resources: {limits: {memory: 64Mi, cpu: 0.5}}, maxUnavailable: 1}`,
+	"dependencies":     `ossfsPackages: {directory: /packages, dependencies: repositories}`,
+	"Pods":             `{podAnnotations: {a.example/b: c}, podLabels: {team: storage}, priorityClassName: "", extraEnv: [{name: OSS_INSTALLER_GRACE, value: "5"}], affinity: {podAffinity: {}}}`,
+	"an update":        `{updateStrategy: {type: OnDelete}, networkPolicy: {enabled: false}}`,
+	"a test":           `test: {bucket: docker, url: "https://oss.example", secretName: key}`,
 	"logs":             `{logFormat: json, period: 300, seLinuxType: spc_t}`,
 }
 
@@ -54,16 +61,39 @@ func TestValuesComeToTheirPlaces(t *testing.T) {
 				`"ossfs": "/usr/local/bin/ossfs"}`,
 		}},
 		{"packages", facts{
-			"env HOST_ROOT":        "/proc/1/root",
-			"env OSSFS_PACKAGES":   "/ossfs-packages",
-			"mount ossfs-packages": "/ossfs-packages",
-			"host ossfs-packages":  "/opt/packages",
-			"privileged":           "true",
+			"env HOST_ROOT":            "/proc/1/root",
+			"ossfs env OSSFS_PACKAGES": "/ossfs-packages",
+			"ossfs mount":              "/ossfs-packages",
+			"host ossfs-packages":      "/opt/packages",
+			"ossfs privileged":         "true",
 		}},
 		{"packages inside", facts{
-			"env HOST_ROOT":      "/proc/1/root",
-			"env OSSFS_PACKAGES": "/packages",
-			"privileged":         "true",
+			"env HOST_ROOT":            "/proc/1/root",
+			"ossfs env OSSFS_PACKAGES": "/packages",
+			"ossfs privileged":         "true",
+		}},
+		{"dependencies", facts{
+			"env HOST_ROOT":                "/proc/1/root",
+			"ossfs env OSSFS_PACKAGES":     "/packages",
+			"ossfs env OSSFS_DEPENDENCIES": "repositories",
+			"ossfs privileged":             "true",
+		}},
+		{"Pods", facts{
+			"env HOST_ROOT": "/proc/1/root",
+			"env GRACE":     "5",
+			"annotations":   "map[a.example/b:c]",
+			"label team":    "storage",
+			"priority":      "",
+			"pod affinity":  "true",
+		}},
+		{"an update", facts{
+			"env HOST_ROOT":  "/proc/1/root",
+			"update":         "OnDelete",
+			"network policy": "none",
+		}},
+		{"a test", facts{
+			"env HOST_ROOT": "/proc/1/root",
+			"test":          "docker https://oss.example key",
 		}},
 		{"a registry", facts{
 			"env HOST_ROOT": "/proc/1/root",
@@ -106,8 +136,8 @@ func TestValuesComeToTheirPlaces(t *testing.T) {
 			}
 		})
 	}
-	if len(chartValues) != 10 {
-		t.Errorf("there are %d chartValues, and facts for 10 of them", len(chartValues))
+	if len(chartValues) != 14 {
+		t.Errorf("there are %d chartValues, and facts for 14 of them", len(chartValues))
 	}
 }
 
@@ -130,6 +160,22 @@ func rendered(t *testing.T, values string) facts {
 			t.Errorf("the mount of %s is read-only: %v", mount.Name, mount.ReadOnly)
 		}
 	}
+	for _, first := range spec.InitContainers {
+		if first.Name != "ossfs" {
+			continue
+		}
+		for _, variable := range first.Env {
+			if name, ours := strings.CutPrefix(variable.Name, "OSS_INSTALLER_OSSFS_"); ours {
+				found["ossfs env OSSFS_"+name] = variable.Value
+			}
+		}
+		for _, mount := range first.VolumeMounts {
+			if mount.Name == "ossfs-packages" && mount.ReadOnly {
+				found["ossfs mount"] = mount.MountPath
+			}
+		}
+		found["ossfs privileged"] = fmt.Sprint(*first.SecurityContext.Privileged)
+	}
 	for _, volume := range spec.Volumes {
 		if volume.HostPath != nil {
 			found["host "+volume.Name] = volume.HostPath.Path
@@ -139,6 +185,10 @@ func rendered(t *testing.T, values string) facts {
 		if config, ok := object.(*corev1.ConfigMap); ok {
 			found["config"] = strings.Join(strings.Fields(config.Data["config.json"]), " ")
 			found["config"] = strings.NewReplacer("{ ", "{", " }", "}", "[ ", "[", " ]", "]").Replace(found["config"])
+		}
+		if pod, ok := object.(*corev1.Pod); ok && pod.Annotations["helm.sh/hook"] == "test" {
+			volume := pod.Spec.Volumes[0].FlexVolume
+			found["test"] = volume.Options["bucket"] + " " + volume.Options["url"] + " " + volume.SecretRef.Name
 		}
 	}
 	unless := func(name, usual, value string) {
@@ -155,13 +205,39 @@ func rendered(t *testing.T, values string) facts {
 	unless("nodes", "map[kubernetes.io/os:linux]", fmt.Sprint(spec.NodeSelector))
 	unless("toleration", " ", spec.Tolerations[0].Key+" "+string(spec.Tolerations[0].Effect))
 	unless("memory", "16Mi", container.Resources.Limits.Memory().String())
-	unless("max unavailable", "10%", set.Spec.UpdateStrategy.RollingUpdate.MaxUnavailable.String())
+	unless("update", "RollingUpdate", string(set.Spec.UpdateStrategy.Type))
+	if rolling := set.Spec.UpdateStrategy.RollingUpdate; rolling != nil {
+		unless("max unavailable", "10%", rolling.MaxUnavailable.String())
+	}
+	unless("annotations", "map[]", fmt.Sprint(set.Spec.Template.Annotations))
+	for label, value := range set.Spec.Template.Labels {
+		if label != "app" && !strings.HasPrefix(label, "app.kubernetes.io/") {
+			found["label "+label] = value
+		}
+	}
+	unless("priority", "system-node-critical", spec.PriorityClassName)
+	unless("pod affinity", "false", fmt.Sprint(spec.Affinity.PodAffinity != nil))
+	policies := slices.ContainsFunc(objects, func(object runtime.Object) bool {
+		_, policy := object.(*networkingv1.NetworkPolicy)
+		return policy
+	})
+	unless("network policy", "true", map[bool]string{true: "true", false: "none"}[policies])
 	context := container.SecurityContext
 	unless("privileged", "false", fmt.Sprint(context.Privileged != nil && *context.Privileged))
 	if context.SELinuxOptions != nil {
 		found["SELinux type"] = context.SELinuxOptions.Type
 	}
 	return found
+}
+
+// TestADisabledPartIsNothing: for charts that have this one as a part.
+func TestADisabledPartIsNothing(t *testing.T) {
+	for _, values := range []string{"enabled: false", "{enabled: false, config: {ossfs: x}, test: {bucket: abc, url: x}}"} {
+		rendered, err := renderChart(values)
+		if err != nil || strings.Contains(string(rendered.manifests), "kind:") {
+			t.Errorf("%s: %v\n%s", values, err, rendered.manifests)
+		}
+	}
 }
 
 // TestNotesSayHowToVerify: with the names of this release.

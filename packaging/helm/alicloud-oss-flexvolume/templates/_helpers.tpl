@@ -6,6 +6,21 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 
+{{- /* What a Pod is found by, beside `app`. */ -}}
+{{- define "oss.podLabels" -}}
+app.kubernetes.io/name: {{ .Chart.Name }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: installer
+{{- with .Values.podLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{- /* "true" where the field of AppArmor is known: Kubernetes 1.30 and later. */ -}}
+{{- define "oss.hasAppArmorField" -}}
+{{- if semverCompare ">=1.30.0-0" .Capabilities.KubeVersion.Version -}}true{{- end -}}
+{{- end }}
+
 {{- define "oss.image" -}}
 {{- with .Values.image -}}
 {{- if .digest -}}
@@ -37,13 +52,16 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- fail "ossfsPackages: the shape minimal does not reach the node's package manager; use shape: full, or install ossfs on the nodes" -}}
 {{- end -}}
 {{- end -}}
+{{- if and .Values.test.bucket (not .Values.test.url) -}}
+{{- fail "test: bucket is set and url is not; the endpoint of the bucket is expected" -}}
+{{- end -}}
 {{- if and $packages.directory $packages.volume -}}
 {{- fail "ossfsPackages: directory and volume are both set; one of them is expected" -}}
 {{- end -}}
 {{- end }}
 
-{{- /* What both containers of the installer have. Of: the chart's scope as root, and the variables of
-daemonset.yaml by their names. */ -}}
+{{- /* What each container of the installer has. Of: the chart's scope as root, and the variables of
+daemonset.yaml by their names; with packages it is the one that installs ossfs. */ -}}
 {{- define "oss.container" -}}
 image: {{ include "oss.image" .root }}
 imagePullPolicy: {{ .root.Values.image.pullPolicy }}
@@ -67,6 +85,10 @@ env:
 {{- with .packages }}
 - name: OSS_INSTALLER_OSSFS_PACKAGES
   value: {{ . }}
+{{- if ne $.root.Values.ossfsPackages.dependencies "installed" }}
+- name: OSS_INSTALLER_OSSFS_DEPENDENCIES
+  value: {{ $.root.Values.ossfsPackages.dependencies }}
+{{- end }}
 {{- end }}
 {{- if ne .root.Values.logFormat "text" }}
 - name: OSS_INSTALLER_LOG_FORMAT
@@ -75,6 +97,9 @@ env:
 {{- if ne (int .root.Values.period) 60 }}
 - name: OSS_INSTALLER_PERIOD
   value: {{ int .root.Values.period | quote }}
+{{- end }}
+{{- with .root.Values.extraEnv }}
+{{ toYaml . }}
 {{- end }}
 {{- with .root.Values.resources }}
 resources:
@@ -85,6 +110,12 @@ securityContext:
   {{- with .root.Values.seLinuxType }}
   seLinuxOptions:
     type: {{ . }}
+  {{- end }}
+  {{- if and .full (include "oss.hasAppArmorField" .root) }}
+  # AppArmor's profile for containers keeps one from looking at processes outside of it, and so from
+  # /proc/1/root.
+  appArmorProfile:
+    type: Unconfined
   {{- end }}
   {{- if .packages }}
   # The node's package manager changes files of all owners.
@@ -125,7 +156,7 @@ volumeMounts:
   mountPath: /config
   readOnly: true
 {{- end }}
-{{- if .root.Values.ossfsPackages.volume }}
+{{- if and .packages .root.Values.ossfsPackages.volume }}
 - name: ossfs-packages
   mountPath: /ossfs-packages
   readOnly: true
