@@ -2,11 +2,56 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::json;
-use std::fs::{read_to_string, write};
+use std::fs::{File, read_to_string, write};
+use std::os::unix::fs::FileExt as _;
+use support::store::PATH_STYLE;
 use support::with_sandbox;
 
 const DRIVER: &str = env!("CARGO_BIN_EXE_oss");
+/// Open files on one volume: so many different ones, each so often. s3fs and ossfs need a descriptor for
+/// each different one, and s3fs looks through all of them at each open(2), so that they are not more.
+const FILES: usize = 1100;
+const TIMES: usize = 10;
+
+/// Sets the soft limit of open files, which what is started from here inherits.
+fn set_open_files(soft: Option<u64>) {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    assert!(
+        hard > (FILES * TIMES + 100) as u64,
+        "only {hard} files may be open here"
+    );
+    setrlimit(Resource::RLIMIT_NOFILE, soft.unwrap_or(hard), hard).unwrap();
+}
+
+#[test]
+#[ignore = "needs root, /dev/fuse and s3fs"]
+fn thousands_of_files_are_open_whatever_soft_limit_the_driver_was_started_with() {
+    with_sandbox(DRIVER, |node| {
+        for n in 0..FILES {
+            node.store.put("docker", &format!("f{n}"), n.to_string());
+        }
+        let target = node.target("u1", "oss1");
+        // A service's.
+        set_open_files(Some(1024));
+        let options =
+            json!({"otherOpts": format!("-o {PATH_STYLE} -o max_stat_cache_size=100000")});
+        node.mount(&target, &node.options(options)).success();
+        set_open_files(None);
+        let open = |n: usize| File::open(target.join(format!("f{}", n % FILES))).unwrap();
+        let files: Vec<File> = (0..FILES * TIMES).map(open).collect();
+        assert!(files.len() > 10_000);
+        for n in (0..files.len()).rev().step_by(100) {
+            let mut bytes = [0; 8];
+            let length = files[n].read_at(&mut bytes, 0).unwrap();
+            assert_eq!(bytes[..length], *(n % FILES).to_string().as_bytes());
+        }
+        drop(files);
+        node.unmount(&target).success();
+    });
+}
+
 #[test]
 #[ignore = "needs root, /dev/fuse and s3fs"]
 fn the_kernel_ends_ossfs_before_the_process_that_keeps_the_mount() {

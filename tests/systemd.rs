@@ -5,9 +5,11 @@
 
 use alicloud_oss::serve::client;
 use alicloud_oss::serve::protocol::{State, Status};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::json;
 use std::fs;
 use std::io::Write as _;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::RwLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -488,5 +490,36 @@ fn a_unit_has_its_bounds_and_a_volume_with_a_ram_role_one_less() {
         .filter(|name| name.to_string_lossy().ends_with(".service.d"))
         .collect();
     assert_eq!(left, [] as [&str; 0]);
+    cluster.assert_clean();
+}
+
+#[test]
+#[ignore = "needs root and systemd-nspawn"]
+fn thousands_of_files_are_open_at_once() {
+    if node::skip() {
+        return;
+    }
+    // As in tests/limits.rs.
+    const FILES: usize = 1100;
+    const TIMES: usize = 10;
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    // This process opens them, too. A service of systemd has a soft limit of 1,024 unless its unit says more.
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
+    let cluster = boot();
+    for n in 0..FILES {
+        cluster.store.put("docker", &format!("f{n}"), "content");
+    }
+    let target = cluster.target("u1");
+    cluster.mount(&target, &json!({})).success();
+    let directory = cluster.node.path(&target);
+    let open = |n: usize| fs::File::open(directory.join(format!("f{}", n % FILES))).unwrap();
+    let files: Vec<fs::File> = (0..FILES * TIMES).map(open).collect();
+    assert!(files.len() > 10_000);
+    for file in files.iter().rev().step_by(100) {
+        let mut bytes = [0; 8];
+        assert_eq!(file.read_at(&mut bytes, 0).unwrap(), 7);
+    }
+    drop(files);
+    cluster.unmount(&target);
     cluster.assert_clean();
 }
