@@ -8,8 +8,10 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde_json::json;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use support::{Container, Propagation, Sandbox, with_sandbox};
+use std::process::{Command, Stdio};
+use support::{
+    Container, Fault, Propagation, Sandbox, Settings, wait_until, with_sandbox, with_settings,
+};
 
 const DRIVER: &str = env!("CARGO_BIN_EXE_oss");
 
@@ -167,5 +169,49 @@ fn a_kubelet_directory_that_is_bound_on_itself_below_a_shared_mount_is_healed_to
         node.unmount(&target).success();
         umount2(&pods, MntFlags::MNT_DETACH).unwrap();
         node.assert_clean();
+    });
+}
+
+#[test]
+#[ignore = "needs root, /dev/fuse and s3fs"]
+fn stores_that_are_silent_hold_up_no_other_volume() {
+    let settings = Settings::config(json!({"mountTimeoutSeconds": 120}));
+    with_settings(DRIVER, &settings, |node| {
+        node.store.put("docker", "file", "content");
+        let good = node.target("u0", "v");
+        node.mount(&good, &node.options(json!({}))).success();
+        let silent: Vec<PathBuf> = (1..4)
+            .map(|n| {
+                let (bucket, target) = (format!("silent{n}"), node.target(&format!("u{n}"), "v"));
+                node.store.create_bucket(&bucket);
+                node.mount(&target, &node.options(json!({"bucket": bucket})))
+                    .success();
+                target
+            })
+            .collect();
+        node.kill_all_that_serves();
+        let faults: Vec<_> = (1..4)
+            .map(|n| node.store.inject(&format!("silent{n}"), Fault::Hang))
+            .collect();
+        let mut heal = Command::new(DRIVER)
+            .arg("heal")
+            .env_clear()
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .envs(node.kubelet.environment.iter().cloned())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        wait_until("the other volume is served", || {
+            fs::read(good.join("file")).is_ok_and(|content| content == b"content")
+        });
+        let waits = heal.try_wait().unwrap().is_none();
+        for fault in faults {
+            node.store.remove_fault(fault);
+        }
+        assert!(heal.wait().unwrap().success());
+        assert!(waits, "the silent stores were waited for");
+        for target in silent.iter().chain([&good]) {
+            node.unmount(target).success();
+        }
     });
 }

@@ -4,10 +4,10 @@
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::json;
-use std::fs::{File, read_to_string, write};
+use std::fs::{File, read_to_string, remove_file, write};
 use std::os::unix::fs::FileExt as _;
 use support::store::PATH_STYLE;
-use support::with_sandbox;
+use support::{Fault, PATIENCE, Pidfd, Settings, with_sandbox, with_settings};
 
 const DRIVER: &str = env!("CARGO_BIN_EXE_oss");
 /// Open files on one volume: so many different ones, each so often. s3fs and ossfs need a descriptor for
@@ -79,5 +79,48 @@ fn the_kernel_ends_ossfs_before_the_process_that_keeps_the_mount() {
         }
         assert_eq!(score(node.daemon()), 0);
         node.unmount(&target).success();
+    });
+}
+
+#[test]
+#[ignore = "needs root, /dev/fuse and s3fs"]
+fn no_second_probe_is_started_while_one_is_stuck() {
+    let settings = Settings::config(json!({"mountTimeoutSeconds": 1}));
+    with_settings(DRIVER, &settings, |node| {
+        let options = node.options(json!({"relay": "false"}));
+        let (first, second) = (node.target("u1", "oss1"), node.target("u2", "oss1"));
+        node.mount(&first, &options).success();
+        let volumes = node.state_directory().join("volumes");
+        let volume = volumes.read_dir().unwrap().next().unwrap().unwrap().path();
+        // Without the relay nobody answers for an ossfs that has taken a request, and who has sent it cannot
+        // be killed.
+        let fault = node.store.inject("docker", Fault::Hang);
+        let probes = || {
+            node.processes(&format!(
+                "oss-probe\0{{\"directory\":\"{}",
+                volume.display()
+            ))
+        };
+        let mut stuck = Vec::new();
+        for _ in 0..3 {
+            let _ = remove_file(volume.join("probed"));
+            let answer = node.mount(&second, &options);
+            assert!(
+                answer.failure().contains("has not answered"),
+                "{}",
+                answer.message
+            );
+            let now = probes();
+            assert_eq!(now.len(), 1, "{now:?}");
+            stuck.push(now[0]);
+        }
+        stuck.dedup();
+        assert_eq!(stuck.len(), 1, "{stuck:?}");
+        node.store.remove_fault(fault);
+        assert!(Pidfd::wait_for_end(stuck[0], PATIENCE));
+        node.mount(&second, &options).success();
+        for target in [&first, &second] {
+            node.unmount(target).success();
+        }
     });
 }

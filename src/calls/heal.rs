@@ -14,6 +14,11 @@ use crate::state::volume::Volume;
 use crate::sys::deadline::Deadline;
 use crate::text::list;
 use anyhow::{Result, bail};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+/// How many volumes are healed at once: each takes a few processes, and as a rule waits for its store.
+const MOST_AT_ONCE: usize = 8;
 
 /// Heals the volumes `ids`, or all of the node; ids without a volume are no error, it has ended.
 /// Returns one line for each volume that had to be healed; the error names each that could not be.
@@ -24,12 +29,13 @@ pub(super) fn heal(ids: &[String], config: &Config) -> Result<Vec<String>> {
     state.prepare()?;
     let deadline = Deadline::after(config.unmount_timeout);
     sweep(&state, config.finish_timeout, deadline);
+    let mut volumes = state.all()?;
+    volumes.retain(|volume| ids.is_empty() || ids.iter().any(|id| id == volume.id()));
+    // One that takes its whole time holds up none that answers.
+    volumes.sort_by_key(Volume::is_unhealed);
     let (mut healed, mut failed) = (Vec::new(), Vec::new());
-    for volume in state.all()? {
-        if !ids.is_empty() && !ids.iter().any(|id| id == volume.id()) {
-            continue;
-        }
-        match heal_one(&volume, config) {
+    for (volume, outcome) in volumes.iter().zip(heal_all(&volumes, config)) {
+        match outcome {
             Ok(Some(line)) => healed.push(format!("volume {}: {line}", volume.id())),
             Ok(None) => {}
             Err(e) => failed.push(format!("volume {}: {e:#}", volume.id())),
@@ -44,6 +50,31 @@ pub(super) fn heal(ids: &[String], config: &Config) -> Result<Vec<String>> {
     Ok(healed)
 }
 
+/// What `heal_one` returns for each of `volumes`, of which a few are healed at a time, in their order.
+fn heal_all(volumes: &[Volume], config: &Config) -> Vec<Result<Option<String>>> {
+    let (next, outcomes) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..volumes.len().min(MOST_AT_ONCE) {
+            scope.spawn(|| {
+                loop {
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(volume) = volumes.get(at) else {
+                        return;
+                    };
+                    let outcome = heal_one(volume, config);
+                    let mut outcomes = outcomes.lock().unwrap_or_else(PoisonError::into_inner);
+                    outcomes.push((at, outcome));
+                }
+            });
+        }
+    });
+    let mut outcomes = outcomes
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner);
+    outcomes.sort_by_key(|(at, _)| *at);
+    outcomes.into_iter().map(|(_, outcome)| outcome).collect()
+}
+
 /// One line if `volume` had to be healed.
 fn heal_one(volume: &Volume, config: &Config) -> Result<Option<String>> {
     let deadline = Deadline::after(config.mount_timeout);
@@ -51,9 +82,12 @@ fn heal_one(volume: &Volume, config: &Config) -> Result<Option<String>> {
         return Ok(None);
     };
     if !volume.is_used()? || volume.running_daemon()?.is_some() {
+        volume.record_healed(true)?;
         return Ok(None);
     }
-    if let Err(e) = ensure::ensure_served(volume, &lock, deadline) {
+    let healed = ensure::ensure_served(volume, &lock, deadline);
+    volume.record_healed(healed.is_ok())?;
+    if let Err(e) = healed {
         // It may lack what this caller lacks, as in a Pod: the next call starts one of its own.
         if let Some(process) = volume.running_daemon()?
             && !systemd::is_running()

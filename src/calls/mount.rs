@@ -210,7 +210,7 @@ fn is_already_mounted(
     let staging = table.top(&volume.staging());
     let ours = volume.is_registered(target) && staging.is_some_and(|s| s.device == top.device);
     let another = !ours && state.all()?.iter().any(|other| other.is_registered(target));
-    match probe::health(target.path(), deadline)? {
+    match probe::health(target.path(), &volume.probe_lock(), deadline)? {
         Health::Dead => Ok(false),
         Health::Serving(_) if another => {
             bail!(

@@ -7,7 +7,7 @@ use crate::ossfs::systemd;
 use crate::serve;
 use crate::state::start::{Start, Supervisor};
 use crate::state::volume::Volume;
-use crate::sys::command::PATH;
+use crate::sys::command::{PATH, spawning};
 use crate::sys::helper;
 use crate::sys::lock::Lock;
 use anyhow::{Context as _, Result, bail};
@@ -93,6 +93,7 @@ pub(crate) fn choose(launcher: Launcher) -> Result<Supervisor> {
 /// has recorded itself: should this call be killed in between, the next one finds either no process or
 /// its record, never a process on its way.
 pub(crate) fn spawn(volume: &Volume, start: &Start, lock: &Lock) -> Result<Child> {
+    let _alone = spawning();
     // Other than all else that is open, a duplicate is inherited; the process closes it.
     let _held = dup(lock.as_fd()).context("pass on the lock")?;
     let mut command = match &start.supervisor {

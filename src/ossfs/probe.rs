@@ -4,6 +4,7 @@
 use crate::mounts::directory::Directory;
 use crate::sys::deadline::Deadline;
 use crate::sys::helper::Helper;
+use crate::sys::lock::Lock;
 use anyhow::{Context as _, Result};
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
@@ -26,12 +27,22 @@ pub(crate) enum Health {
     Unresponsive,
 }
 
-/// The health of the ossfs mounted at `directory`.
-pub(crate) fn health(directory: &Path, deadline: Deadline) -> Result<Health> {
+/// The health of the ossfs mounted at `directory`. At most one probe runs for each file `lock`, which is made
+/// if it is missing: one that was killed at its deadline may wait in the kernel until the daemon answers,
+/// however often it is asked for. Without the file's directory nothing is locked.
+pub(crate) fn health(directory: &Path, lock: &Path, deadline: Deadline) -> Result<Health> {
+    let lock = match Lock::acquire(lock, deadline) {
+        Err(_) if deadline.has_passed() => return Ok(Health::Unresponsive),
+        lock => lock?,
+    };
     let probe = Probe {
         directory: directory.to_owned(),
     };
-    let answer = probe.call(deadline).context("probe the mount")?;
+    let answer = match &lock {
+        Some(lock) => probe.call_holding(lock, deadline),
+        None => probe.call(deadline),
+    };
+    let answer = answer.context("probe the mount")?;
     Ok(answer.map_or(Health::Unresponsive, Health::from))
 }
 

@@ -213,7 +213,7 @@ fn is_right(name: &str, wanted: impl FnOnce(&str) -> bool) -> bool {
 fn write(name: &str, text: &str) -> Result<bool> {
     let path = Path::new(RUNTIME_DIR).join(name);
     // Calls that run at once write the same; a rename replaces the file at once.
-    let temporary = Path::new(RUNTIME_DIR).join(format!(".{name}.{}", std::process::id()));
+    let temporary = Path::new(RUNTIME_DIR).join(format!(".{name}.{}", nix::unistd::gettid()));
     OpenOptions::new()
         .write(true)
         .create_new(true)

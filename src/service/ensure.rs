@@ -148,7 +148,7 @@ fn failure(state: &State, start: &Start, since: Instant) -> Option<String> {
 
 /// Checks that the store answers ossfs, through the mount.
 fn check(volume: &Volume, start: &Start, since: Instant, deadline: Deadline) -> Result<()> {
-    match probe::health(&volume.staging(), deadline)? {
+    match probe::health(&volume.staging(), &volume.probe_lock(), deadline)? {
         Health::Serving(_) => Ok(()),
         Health::Dead => bail!(
             "ossfs exited immediately after mounting{}",

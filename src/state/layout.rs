@@ -16,6 +16,8 @@
 //!     daemon         the process `oss serve` of it
 //!     staging/       where it is mounted
 //!     probed         when it was last seen to be served
+//!     probing        held by the process of a probe
+//!     unhealed       marker: it could not be healed the last time
 //!     abandoned      since when no unmount call waits for the end of the uploads
 //!     targets/<key>  the path of a TARGET that the volume is bound to
 //! ```
@@ -86,6 +88,16 @@ impl VolumeLayout {
 
     pub fn scratch(&self) -> PathBuf {
         self.0.join("scratch")
+    }
+
+    /// The file that a probe has locked for as long as its process exists.
+    pub fn probing(&self) -> PathBuf {
+        self.0.join("probing")
+    }
+
+    /// The marker of a volume that could not be healed the last time.
+    pub fn unhealed(&self) -> PathBuf {
+        self.0.join("unhealed")
     }
 
     pub fn probed(&self) -> PathBuf {

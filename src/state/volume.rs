@@ -154,6 +154,24 @@ impl Volume {
         self.layout.plan().exists()
     }
 
+    /// The lock of probes: held for as long as a process of one exists.
+    pub(crate) fn probe_lock(&self) -> PathBuf {
+        self.layout.probing()
+    }
+
+    /// Records whether the volume, whose lock is held, could be healed.
+    pub(crate) fn record_healed(&self, healed: bool) -> Result<()> {
+        match healed {
+            true => root_only::remove(&self.layout.unhealed()),
+            false => root_only::write(&self.layout.unhealed(), b""),
+        }
+    }
+
+    /// Whether the volume could not be healed the last time.
+    pub(crate) fn is_unhealed(&self) -> bool {
+        self.layout.unhealed().exists()
+    }
+
     /// Records that daemon and store answer at this moment.
     pub(crate) fn record_probe(&self) -> Result<()> {
         let now = boot_clock::render(boot_clock::now());
@@ -306,6 +324,8 @@ impl Volume {
             layout.uid(),
             layout.daemon(),
             layout.probed(),
+            layout.probing(),
+            layout.unhealed(),
             layout.abandoned(),
         ]
         .into_iter()

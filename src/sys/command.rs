@@ -9,6 +9,7 @@ use nix::poll::{PollFd, PollFlags, poll};
 use std::io::{ErrorKind, PipeReader, Read as _, pipe};
 use std::os::fd::AsFd as _;
 use std::process::{Command, ExitStatus, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// The standard directories, where ossfs, systemctl and what they call are found.
@@ -18,6 +19,14 @@ const MAX_OUTPUT: usize = 256 * 1024;
 /// How long a program that was killed is waited for. One that waits for a FUSE daemon in the kernel
 /// cannot end before that answers; a thread waits for it then.
 const REAP_TIME: Duration = Duration::from_millis(100);
+
+/// Held by whoever starts a process, while it has descriptors open that any process inherits which is started
+/// meanwhile: other threads may be at it, too.
+pub(crate) fn spawning() -> MutexGuard<'static, ()> {
+    static SPAWNING: Mutex<()> = Mutex::new(());
+    // There is nothing in it that could be half done.
+    SPAWNING.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// What a program that has ended printed to both outputs, and its exit status.
 pub struct Output {
@@ -32,11 +41,13 @@ pub struct Output {
 pub fn run_with_deadline(command: &mut Command, deadline: Deadline) -> Result<Option<Output>> {
     let (mut reader, writer) = pipe().context("make a pipe")?;
     fcntl(&reader, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).context("make a pipe")?;
-    let mut child = command
+    command
         .stdout(writer.try_clone().context("make a pipe")?)
-        .stderr(writer)
-        .spawn()
-        .context("start a child process")?;
+        .stderr(writer);
+    let mut child = {
+        let _alone = spawning();
+        command.spawn().context("start a child process")?
+    };
     // The command holds the pipe's other ends, which must close with the child.
     command.stdout(Stdio::null()).stderr(Stdio::null());
     let process = Process::of_child(&child)?;

@@ -7,6 +7,7 @@
 
 use crate::sys::command::{PATH, run_with_deadline};
 use crate::sys::deadline::Deadline;
+use crate::sys::lock::Lock;
 use anyhow::{Context as _, Result, anyhow, bail};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
@@ -33,6 +34,19 @@ pub(crate) trait Helper: Serialize + DeserializeOwned {
     /// helper is killed or ends without a result.
     fn call(&self, deadline: Deadline) -> Result<Option<Self::Output>> {
         call(command(Self::NAME), self, deadline)
+    }
+
+    /// `call`, with a helper process that holds `lock`, too, until it has really ended: one that was killed
+    /// may still wait in the kernel.
+    fn call_holding(&self, lock: &Lock, deadline: Deadline) -> Result<Option<Self::Output>> {
+        let held = lock
+            .as_fd()
+            .try_clone_to_owned()
+            .context("pass on a lock")?;
+        let mut command = command(Self::NAME);
+        // No other process that is started meanwhile inherits it.
+        command.stdin(held);
+        call(command, self, deadline)
     }
 }
 
