@@ -26,7 +26,7 @@ struct CommandLine {
 }
 
 /// What one run of the installer is asked to do.
-#[derive(Subcommand, Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Subcommand, Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Command {
     /// Install the driver, repair it when it changes, until SIGTERM (the driver stays)
     Run {
@@ -36,6 +36,15 @@ pub(crate) enum Command {
     },
     /// Install ossfs from --ossfs-packages, or log why that is impossible, and exit
     InstallOssfs,
+    /// Copy ossfs of this image, with all that it loads, to a tree of its own in DIRECTORY
+    CopyOssfs {
+        /// Where the trees are, one for each version
+        #[arg(value_name = "DIRECTORY", value_parser = absolute)]
+        directory: PathBuf,
+        /// The program: a name, or a path
+        #[arg(long, value_name = "NAME", default_value = "ossfs")]
+        program: String,
+    },
     /// Print what is wrong on this node; status 0 if kubelet has loaded this build of the driver
     Check,
     /// Do nothing until SIGTERM: for a Pod that is to stay after its work is done

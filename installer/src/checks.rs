@@ -208,7 +208,7 @@ fn fuse(host: &Host) -> Option<Finding> {
 }
 
 /// The numbers after the first `V` in what `ossfs --version` prints.
-fn parse_version(text: &str) -> Option<Vec<u32>> {
+pub(crate) fn parse_version(text: &str) -> Option<Vec<u32>> {
     text.split_whitespace().find_map(|word| {
         let word = word.strip_prefix(['V', 'v'])?;
         let end = word

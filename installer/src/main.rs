@@ -20,6 +20,7 @@ mod logging;
 mod mounts;
 mod node;
 mod node_config;
+mod ossfs_tree;
 mod packages;
 mod pass;
 mod ready;
@@ -62,6 +63,12 @@ fn main() -> ExitCode {
             Ok(true)
         }
         Command::Wait => watch::wait_for_signal().map(|()| true),
+        Command::CopyOssfs { directory, program } => {
+            ossfs_tree::copy(&directory, &program).map(|tree| {
+                print(&mut std::io::stdout(), &format!("{}\n", tree.display()));
+                true
+            })
+        }
         Command::Check => {
             let (text, ready) = pass::check(&settings);
             print(&mut std::io::stdout(), &text);

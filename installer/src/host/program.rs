@@ -53,6 +53,19 @@ pub(crate) fn run(program: &Path, args: &[&str], limit: Duration) -> Result<Outp
         .with_context(|| format!("run {}", program.display()))
 }
 
+/// Runs the file `program` without arguments, with one variable more in its environment.
+pub(crate) fn run_with_variable(
+    program: &Path,
+    (name, value): (&str, &str),
+    limit: Duration,
+) -> Result<Output> {
+    let mut command = Command::new(program);
+    clear(&mut command).env(name, value);
+    run_to_end(command, limit)
+        .map_err(|e| explained(program, e))
+        .with_context(|| format!("run {}", program.display()))
+}
+
 /// `error`, or what it means if it is that of the start of `program`.
 fn explained(program: &Path, error: Error) -> Error {
     let code = error.downcast_ref::<std::io::Error>();
@@ -115,6 +128,11 @@ fn run_staged(
 }
 
 fn finish(mut command: Command, limit: Duration) -> Result<Output> {
+    clear(&mut command);
+    run_to_end(command, limit)
+}
+
+fn clear(command: &mut Command) -> &mut Command {
     // No current_dir: without a fork(2) of this process's own, a file that is no program for this
     // machine is an error, and not given to a shell.
     command
@@ -123,7 +141,10 @@ fn finish(mut command: Command, limit: Duration) -> Result<Output> {
         .env("LC_ALL", "C")
         // Package managers ask nothing (debconf(7)).
         .env("DEBIAN_FRONTEND", "noninteractive")
-        .stdin(Stdio::null());
+        .stdin(Stdio::null())
+}
+
+fn run_to_end(mut command: Command, limit: Duration) -> Result<Output> {
     match run_with_deadline(&mut command, Deadline::after(limit))? {
         Some(output) => Ok(Output {
             text: output.text,
