@@ -108,7 +108,6 @@ pub(crate) fn host(settings: &Settings, found: &Found) -> Vec<Finding> {
         node_config::check(settings, host),
         Some(ossfs(host, &config.ossfs)),
         fuse(host),
-        unserved(settings, host),
     ]
     .into_iter()
     .flatten()
@@ -117,7 +116,8 @@ pub(crate) fn host(settings: &Settings, found: &Found) -> Vec<Finding> {
 
 /// The volumes whose process does not run. Whatever the reason, it is theirs: a wrong key must not keep
 /// a rollout from going on.
-fn unserved(settings: &Settings, host: &Host) -> Option<Finding> {
+pub(crate) fn unserved(settings: &Settings, host: &Host) -> Option<Finding> {
+    settings.host_root.as_ref()?;
     let (targets, run_again) = match state::unserved(settings, host) {
         Ok(targets) if targets.is_empty() => return None,
         Ok(targets) => (

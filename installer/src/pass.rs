@@ -54,6 +54,9 @@ pub(crate) fn check(settings: &Settings) -> (String, bool) {
     let mut pass = examine(settings, None, false, None);
     if let Some(found) = &pass.found {
         pass.findings.extend(checks::host(settings, found));
+        // `run` has just had them served again where it can.
+        pass.findings
+            .extend(checks::unserved(settings, &found.host));
         match (
             &pass.driver,
             loaded(settings, found, pass.driver.as_deref()),

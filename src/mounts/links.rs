@@ -36,7 +36,9 @@ pub(crate) fn resolve(path: &Path) -> Result<PathBuf> {
 /// # Errors
 /// As `resolve`, with paths as the node sees them.
 pub fn resolve_in(root: &Path, path: &Path) -> Result<PathBuf> {
-    let first = open(root, OPEN, Mode::empty()).with_context(|| format!("open {root:?}"))?;
+    // The root itself may be seen through a link, as /proc/PID/root is one (proc_pid_root(5)).
+    let first = open(root, OPEN.difference(OFlag::O_NOFOLLOW), Mode::empty())
+        .with_context(|| format!("open {root:?}"))?;
     let mut walk = Walk {
         open: vec![first],
         path: PathBuf::from("/"),
@@ -280,6 +282,12 @@ mod tests {
                 format!("/{path} is on the way through a symbolic link and belongs to user 1000");
             assert!(error.starts_with(&expected), "{path}: {error}");
         }
+    }
+
+    #[test]
+    fn the_root_of_a_process_is_a_root() {
+        let found = resolve_in(Path::new("/proc/self/root"), Path::new("/proc"));
+        assert_eq!(found.unwrap(), Path::new("/proc"));
     }
 
     #[test]
