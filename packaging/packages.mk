@@ -36,10 +36,11 @@ node-packages: build ## A .deb and an .rpm of driver and installer, in dist/
 
 .PHONY: package-test
 package-test: ## The image, and both packages on a node with systemd (root)
-	@$(call install,$(TEST_PACKAGES) buildah mandoc rpm shellcheck)
+	@$(call install,$(TEST_PACKAGES) buildah lintian mandoc rpm shellcheck)
 	$(MAKE) image node-packages
 	mandoc -T lint -W warning packaging/*.8
 	shellcheck --severity=warning packaging/scripts/*
+	lintian --allow-root --fail-on error dist/*.deb
 	PATH="$(CURDIR)/$(TOOLS):$$PATH" cargo test --locked --package alicloud-oss-flexvolume -- --include-ignored
 
 .PHONY: manifests

@@ -89,6 +89,27 @@ fn both_packages_hold_every_page() -> Result<()> {
     Ok(())
 }
 
+/// lintian(1) asks for a changelog of a package with its version, and a copyright that names the licence.
+#[test]
+fn the_debian_changelog_begins_with_this_version() -> Result<()> {
+    let changelog = std::fs::read_to_string(package().join("changelog"))?;
+    let expected = format!(
+        "alicloud-oss-flexvolume ({}-1) unstable;",
+        env!("CARGO_PKG_VERSION")
+    );
+    assert!(changelog.starts_with(&expected), "{changelog}");
+    let manifest = std::fs::read_to_string(package().join("Cargo.toml"))?;
+    let maintainer = manifest
+        .lines()
+        .find_map(|line| line.strip_prefix("maintainer = "));
+    let maintainer = maintainer.context("no maintainer")?.trim_matches('"');
+    assert!(
+        changelog.contains(&format!(" -- {maintainer}  ")),
+        "{maintainer}"
+    );
+    Ok(())
+}
+
 fn package() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
