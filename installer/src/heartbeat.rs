@@ -36,7 +36,7 @@ struct Record {
 
 /// The record of this process, removed when it is dropped.
 pub(crate) struct Heartbeat {
-    path: PathBuf,
+    place: Place,
     record: Record,
     failed: bool,
 }
@@ -45,7 +45,7 @@ impl Heartbeat {
     /// Begins to record that this process is at work on the host of `settings`.
     pub(crate) fn start(settings: &Settings) -> Result<Self> {
         Ok(Self {
-            path: path(settings)?,
+            place: Place::of(settings),
             record: Record {
                 process: ProcessId::own()?.render(),
                 until: 0,
@@ -55,9 +55,9 @@ impl Heartbeat {
         })
     }
 
-    /// The file of the record.
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
+    /// Where the record is.
+    pub(crate) fn place(&self) -> &Place {
+        &self.place
     }
 
     /// What `check` repeats from the next beat on.
@@ -68,7 +68,10 @@ impl Heartbeat {
     /// Records that what is begun now ends within `limit`. A failure is logged once.
     pub(crate) fn beat(&mut self, limit: Duration) {
         self.record.until = (boot_clock::now() + limit + SLACK).as_secs();
-        let written = write(&self.path, &self.record);
+        let written = self
+            .place
+            .path()
+            .and_then(|path| write(&path, &self.record));
         match &written {
             Err(e) if !self.failed => log::warn!("record that this process is at work: {e:#}"),
             _ => {}
@@ -79,20 +82,42 @@ impl Heartbeat {
 
 impl Drop for Heartbeat {
     fn drop(&mut self) {
-        remove(&self.path);
+        self.place.remove();
     }
 }
 
-/// Removes the record at `path`: its process ends as it was asked to.
-pub(crate) fn remove(path: &Path) {
-    // If it stays, its process has ended, which is seen.
-    let _ = std::fs::remove_file(path);
+/// The file of the record on the host, which may not be reached yet.
+#[derive(Clone)]
+pub(crate) struct Place {
+    host: Host,
+    file: PathBuf,
+}
+
+impl Place {
+    fn of(settings: &Settings) -> Self {
+        let root = settings.host_root.as_deref().unwrap_or(Path::new("/"));
+        Self {
+            host: Host::new(root),
+            file: settings.state_dir.join(INSTALLER_RECORD),
+        }
+    }
+
+    fn path(&self) -> Result<PathBuf> {
+        let located = self.host.locate(&self.file);
+        located.with_context(|| format!("resolve {}", self.file.display()))
+    }
+
+    /// Removes the record: its process ends as it was asked to.
+    pub(crate) fn remove(&self) {
+        // If it stays, its process has ended, which is seen.
+        let _ = self.path().map(std::fs::remove_file);
+    }
 }
 
 /// What there is to say of the record on the host of `settings`: whether `run` is at work, and what it
 /// warns of.
 pub(crate) fn findings(settings: &Settings) -> Vec<Finding> {
-    let record = match path(settings).and_then(|path| read(&path)) {
+    let record = match Place::of(settings).path().and_then(|path| read(&path)) {
         Ok(record) => record,
         Err(e) => return vec![Finding::warning(format!("{e:#}"))],
     };
@@ -102,7 +127,7 @@ pub(crate) fn findings(settings: &Settings) -> Vec<Finding> {
 
 /// The process that keeps the driver installed on this node now, if one does that can be seen from here.
 pub(crate) fn running(settings: &Settings) -> Result<Option<i32>> {
-    let record = read(&path(settings)?)?.filter(is_running);
+    let record = read(&Place::of(settings).path()?)?.filter(is_running);
     let id = record.and_then(|record| ProcessId::parse(&record.process));
     Ok(id.map(|id| id.pid()))
 }
@@ -134,14 +159,6 @@ fn judge(record: Option<&Record>, runs: bool, now: Duration) -> Vec<Finding> {
 
 fn is_running(record: &Record) -> bool {
     ProcessId::parse(&record.process).is_some_and(|id| matches!(id.open(), Ok(Some(_))))
-}
-
-fn path(settings: &Settings) -> Result<PathBuf> {
-    let root = settings.host_root.as_deref().unwrap_or(Path::new("/"));
-    let file = settings.state_dir.join(INSTALLER_RECORD);
-    Host::new(root)
-        .locate(&file)
-        .with_context(|| format!("resolve {}", file.display()))
 }
 
 fn read(path: &Path) -> Result<Option<Record>> {

@@ -5,7 +5,7 @@ use crate::args::Settings;
 use crate::find::Found;
 use crate::finding::{Finding, Severity};
 use crate::heal::{self, Heal};
-use crate::heartbeat::{self, Heartbeat};
+use crate::heartbeat::Heartbeat;
 use crate::packages::{self, Packages};
 use crate::pass::{self, Pass};
 use crate::repairs::{MAX_REPAIRS, REPAIR_TIME, Repairs};
@@ -29,9 +29,9 @@ pub(crate) fn run(settings: &Settings) -> Result<()> {
     let stop = Stop::catch()?;
     state::restrict_mode(settings);
     let mut heartbeat = Heartbeat::start(settings)?;
-    let record = heartbeat.path().to_owned();
+    let record = heartbeat.place().clone();
     stop.end_within(settings.grace, 0, move || {
-        heartbeat::remove(&record);
+        record.remove();
         log::info!("{STOPPED}");
     })?;
     let mut watch = Watching::default();

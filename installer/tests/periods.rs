@@ -104,3 +104,18 @@ fn a_replacement_is_told_by_check_too() {
     };
     run.wait_until("check has the warning", warns);
 }
+
+#[test]
+fn a_state_directory_that_is_not_reached_does_not_end_a_run() {
+    let node = TestHost::new();
+    let driver = node.make_driver("a", "");
+    std::fs::remove_dir_all(node.host("run")).unwrap();
+    std::os::unix::fs::symlink("run", node.host("run")).unwrap();
+    let mut command = node.full("run", &driver);
+    command.args(["--plugin-dir", "/plugins"]);
+    let mut run = Process::start(&mut command, Stream::Stderr);
+    let line = run.wait_for("record that this process is at work: resolve /run/alicloud-oss");
+    assert!(line.contains("too many symbolic links"), "{line}");
+    run.wait_for("installed /plugins/alicloud~oss/oss");
+    assert!(run.terminate().0);
+}

@@ -3,8 +3,9 @@
 /// Where the packages that ossfs needs come from.
 #[derive(clap::ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Dependencies {
-    /// They must be on the node.
+    // Not a documentation comment: clap would show each option of --help over several lines.
+    // They must be on the node.
     Installed,
-    /// From the node's own repositories, over the network.
+    // From the node's own repositories, over the network.
     Repositories,
 }
