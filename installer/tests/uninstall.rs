@@ -368,6 +368,32 @@ fn a_driver_of_somebody_else_stays_and_a_second_run_is_no_error() {
     }
 }
 
+#[test]
+fn the_old_driver_can_come_back_after_the_removal() {
+    let node = bare();
+    create_dir_all(&node.state).unwrap();
+    with_table(&node, "");
+    let kubelet = node.start_kubelet(&[]);
+    install(&node);
+    assert_eq!(node.seen_by(&kubelet), ["init alicloud~oss ok oss a"]);
+    assert!(finish(command(&node, "uninstall").arg("--drain")).0);
+    let seen = node.seen_by(&kubelet);
+    assert!(
+        seen.contains(&"removed alicloud~oss".to_owned()),
+        "{seen:#?}"
+    );
+    assert!(!node.state.exists() && !node.plugins.join("alicloud~oss").exists());
+    // As the old DaemonSet copies it.
+    let old = node.make_driver("old", "no capabilities");
+    std::fs::create_dir(node.plugins.join("alicloud~oss")).unwrap();
+    support::copy_program(&old, &node.driver());
+    let seen = node.seen_by(&kubelet);
+    let last = seen
+        .iter()
+        .rfind(|line| line.starts_with("init alicloud~oss"));
+    assert!(last.is_some_and(|line| line.contains(" ok ")), "{seen:#?}");
+}
+
 /// Has no volume show in the host's mount table any more.
 fn with_table_again(node: &TestHost) {
     write(node.path("proc/1/mountinfo"), "").unwrap();

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -171,4 +172,12 @@ func TestTheRemoverTakesTheInstallersPlace(t *testing.T) {
 	if profile != "unconfined" {
 		t.Errorf("AppArmor has the profile %q", profile)
 	}
+}
+
+// TestTheOverlayForSELinuxIsTheChartsValue: nothing but the type of the containers differs from full.
+func TestTheOverlayForSELinuxIsTheChartsValue(t *testing.T) {
+	_, fromChart := mustRender(t, "seLinuxType: spc_t")
+	set, _ := daemonSet(t, fromChart)
+	delete(set.Spec.Template.Labels, "app.kubernetes.io/instance")
+	same(t, set, only[*appsv1.DaemonSet](t, mustDecode(t, renderOverlay(t, "full-selinux"))))
 }

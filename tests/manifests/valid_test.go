@@ -28,7 +28,7 @@ func TestTheAPIServerTakesEveryObject(t *testing.T) {
 		sources["deploy/"+shape] = mustDecode(t, renderOverlay(t, shape))
 		_, sources["chart/"+shape] = mustRender(t, "shape: "+shape)
 	}
-	for _, overlay := range []string{"remove", "full-before-1.30"} {
+	for _, overlay := range []string{"remove", "full-before-1.30", "full-selinux"} {
 		sources["deploy/"+overlay] = mustDecode(t, renderOverlay(t, overlay))
 	}
 	old, err := renderChartFor("v1.29.9", "shape: full")
