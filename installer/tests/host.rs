@@ -123,6 +123,15 @@ fn ossfs_comes_from_a_package_where_it_is_missing() {
         let said = said_by_run(node, &other);
         assert!(said.contains(&format!("the only package in {} is not for this host: wanted is ossfs_VERSION_{system}_amd64.deb", other.display())), "{said}");
 
+        // In a container that does nothing else, whose failure does not keep the others from starting.
+        let mut once = node.full("install-ossfs", &node.path("image-a"));
+        once.args(["--plugin-dir", "/plugins"]);
+        let (ended_well, text) = finish(once.arg("--ossfs-packages").arg(&other));
+        assert!(
+            ended_well && text.contains("WARN  warning: ossfs: the only package in "),
+            "{text}"
+        );
+
         let packages = package(node, &name, "s3fs");
         let said = said_by_run(node, &packages);
         assert!(
@@ -158,5 +167,61 @@ fn a_package_whose_dependencies_are_missing_leaves_nothing() {
             "{said}"
         );
         assert!(!node.host("usr/bin/ossfs").exists());
+    });
+}
+
+#[test]
+#[ignore = "needs root and debootstrap"]
+fn what_ossfs_needs_comes_from_the_repositories_where_that_is_wanted() {
+    on_debian(|node| {
+        let os = read_to_string(node.host("etc/os-release")).unwrap();
+        let number = os
+            .lines()
+            .find_map(|line| line.strip_prefix("VERSION_ID="))
+            .unwrap();
+        let name = format!("ossfs_1.80_debian{}_amd64.deb", number.trim_matches('"'));
+        let packages = package(node, &name, "s3fs, needed");
+        // A repository with what it needs, of which apt has no list yet.
+        let tree = node.path("tree-needed");
+        create_dir_all(tree.join("DEBIAN")).unwrap();
+        let control = "Package: needed\nVersion: 1\nArchitecture: all\nMaintainer: t <t@example.com>\nDescription: test\n";
+        write(tree.join("DEBIAN/control"), control).unwrap();
+        let repository = node.host("repository");
+        create_dir_all(&repository).unwrap();
+        let built = Command::new("dpkg-deb")
+            .arg("--build")
+            .arg(&tree)
+            .arg(repository.join("needed.deb"))
+            .stdout(Stdio::null())
+            .status();
+        assert!(built.unwrap().success());
+        let sum = Command::new("sha256sum")
+            .arg(repository.join("needed.deb"))
+            .output()
+            .unwrap();
+        let sum = String::from_utf8(sum.stdout).unwrap();
+        let size = repository.join("needed.deb").metadata().unwrap().len();
+        let index = format!(
+            "{control}Filename: ./needed.deb\nSize: {size}\nSHA256: {}\n",
+            sum.split_whitespace().next().unwrap()
+        );
+        write(repository.join("Packages"), index).unwrap();
+        let _ = std::fs::remove_dir_all(node.host("etc/apt/sources.list.d"));
+        write(
+            node.host("etc/apt/sources.list"),
+            "deb [trusted=yes] file:/repository ./\n",
+        )
+        .unwrap();
+        let mut once = node.full("install-ossfs", &node.make_driver("a", ""));
+        once.args(["--plugin-dir", "/plugins", "--ossfs-packages"])
+            .arg(&packages)
+            .arg("--ossfs-dependencies=repositories");
+        let (ended_well, text) = finish(&mut once);
+        assert!(
+            ended_well && text.contains(&format!("installed {name} on the host")),
+            "{text}"
+        );
+        assert!(node.host("var/lib/dpkg/info/needed.list").exists());
+        assert!(node.host("usr/bin/ossfs").exists());
     });
 }

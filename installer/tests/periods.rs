@@ -7,7 +7,7 @@ use alicloud_oss::sys::lock;
 use std::fs::{File, read, write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use support::{EndOnDrop, Process, Stream, TestHost, copy_program, finish};
+use support::{EndOnDrop, Process, Stream, TestHost, copy_program, finish, installer, kill_after};
 
 #[test]
 fn events_without_end_neither_starve_the_checks_nor_fill_the_log() {
@@ -118,4 +118,9 @@ fn a_state_directory_that_is_not_reached_does_not_end_a_run() {
     assert!(line.contains("too many symbolic links"), "{line}");
     run.wait_for("installed /plugins/alicloud~oss/oss");
     assert!(run.terminate().0);
+}
+
+#[test]
+fn a_pod_that_only_waits_ends_with_sigterm() {
+    assert!(!kill_after(&mut installer("wait"), usize::MAX));
 }
