@@ -70,6 +70,11 @@ soak: packages build ## Pods, kills, faults and upgrades at random for MINUTES (
 	cargo build --locked --package soak
 	target/debug/soak --driver dist/oss --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
+.PHONY: mutants
+mutants: packages ## Drivers that are broken on purpose, each of which the tests must find out (root, ten minutes)
+	@$(call install,patch)
+	tests/mutants.sh
+
 # Kubernetes versions of the conformance tests; empty for all.
 KUBERNETES ?=
 
