@@ -20,7 +20,7 @@ STATIC = -C target-feature=+crt-static -C relocation-model=static $(REMAP)
 REMAP = --remap-path-prefix=$(CURDIR)=/src --remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=/cargo
 # What the tests and the demo use besides Rust.
 PACKAGES = gcc libc6-dev iproute2 procps s3fs
-TEST_PACKAGES = $(PACKAGES) busybox-static debootstrap golang-github-containers-common rpm runc \
+TEST_PACKAGES = $(PACKAGES) busybox-static debootstrap golang-github-containers-common rpm runc strace \
 	systemd-container util-linux
 # Tests that need root are marked as ignored; in CI nothing may be left out.
 IGNORED = $(if $(or $(CI),$(shell [ "$$(id -u)" = 0 ] && [ -c /dev/fuse ] && echo yes)),--include-ignored)

@@ -11,6 +11,7 @@ use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
+use std::process::Command;
 use std::sync::RwLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -521,5 +522,56 @@ fn thousands_of_files_are_open_at_once() {
     }
     drop(files);
     cluster.unmount(&target);
+    cluster.assert_clean();
+}
+
+#[test]
+#[ignore = "needs root, systemd-nspawn and strace"]
+fn calls_start_no_program_but_the_driver_itself() {
+    if node::skip() {
+        return;
+    }
+    let cluster = boot();
+    let target = cluster.target("u1");
+    // The first mount of a boot may install unit files.
+    cluster.mount(&target, &json!({})).success();
+    cluster.unmount(&target);
+    fs::create_dir_all(cluster.node.path(&target)).unwrap();
+    let target = target.to_str().unwrap();
+    let options = cluster.options(&json!({})).to_string();
+    let trace = tempfile::NamedTempFile::new().unwrap();
+    for call in [vec!["mount", target, &options], vec!["unmount", target]] {
+        let inside = cluster.node.command("/opt/oss/oss");
+        // From outside: the node has no strace.
+        let output = Command::new("strace")
+            .args([
+                "-f",
+                "-qq",
+                "-z",
+                "-e",
+                "trace=execve,execveat",
+                "-e",
+                "signal=none",
+                "-o",
+            ])
+            .arg(trace.path())
+            .arg(inside.get_program())
+            .args(inside.get_args())
+            .args(&call)
+            .output()
+            .unwrap();
+        Answer::parse(&String::from_utf8(output.stdout).unwrap()).success();
+        let trace = fs::read_to_string(trace.path()).unwrap();
+        let programs = trace.lines().filter_map(|line| line.split('"').nth(1));
+        // After what enters the node.
+        let mut programs = programs.skip_while(|program| *program != "/opt/oss/oss");
+        assert!(programs.next().is_some(), "{trace}");
+        // Its helpers: what may wait in the kernel for a daemon.
+        let others: Vec<_> = programs
+            .filter(|program| *program != "/proc/self/exe")
+            .collect();
+        assert!(others.is_empty(), "{} starts {others:?}", call[0]);
+    }
+    fs::remove_dir(cluster.node.path(target)).unwrap();
     cluster.assert_clean();
 }

@@ -110,6 +110,16 @@ impl Cluster {
         Answer::parse(&raw)
     }
 
+    /// The options of a volume with `more` over the usual ones, as kubelet passes them.
+    #[must_use]
+    pub fn options(&self, more: &Value) -> Value {
+        let mut all = json!({"otherOpts": format!("-o {PATH_STYLE}")});
+        for (key, value) in more.as_object().into_iter().flatten() {
+            all[key] = value.clone();
+        }
+        volume_options(BUCKET, &self.store.url(), KEY_ID, &self.secret, &all)
+    }
+
     /// Mounts the bucket with `more` options, as kubelet does.
     ///
     /// # Panics
@@ -117,11 +127,7 @@ impl Cluster {
     #[track_caller]
     pub fn mount(&self, target: &Path, more: &Value) -> Answer {
         fs::create_dir_all(self.node.path(target)).expect("make TARGET");
-        let mut all = json!({"otherOpts": format!("-o {PATH_STYLE}")});
-        for (key, value) in more.as_object().into_iter().flatten() {
-            all[key] = value.clone();
-        }
-        let options = volume_options(BUCKET, &self.store.url(), KEY_ID, &self.secret, &all);
+        let options = self.options(more);
         self.call(&["mount", text(target), &options.to_string()])
     }
 
