@@ -28,6 +28,7 @@ pub(super) fn check(found: &Snapshot, noted: &[Noted], expected: &Expected) -> V
                         | "daemon"
                         | "staging/"
                         | "probed"
+                        | "probing"
                         | "targets/"
                         | "serve.json"
                         | "uid"
