@@ -99,16 +99,21 @@ fn an_ossfs_that_cannot_be_started_is_told_from_a_missing_one() {
     }
 }
 
+/// The name of the node's distribution in those of packages of ossfs.
+fn system(node: &TestHost) -> String {
+    let os = read_to_string(node.host("etc/os-release")).unwrap();
+    let number = os
+        .lines()
+        .find_map(|line| line.strip_prefix("VERSION_ID="))
+        .unwrap();
+    format!("debian{}", number.trim_matches('"'))
+}
+
 #[test]
 #[ignore = "needs root and debootstrap"]
 fn ossfs_comes_from_a_package_where_it_is_missing() {
     on_debian(|node| {
-        let os = read_to_string(node.host("etc/os-release")).unwrap();
-        let number = os
-            .lines()
-            .find_map(|line| line.strip_prefix("VERSION_ID="))
-            .unwrap();
-        let system = format!("debian{}", number.trim_matches('"'));
+        let system = system(node);
         let name = format!("ossfs_1.80_{system}_amd64.deb");
         let (_, text) = finish(
             node.full("check", &node.make_driver("a", ""))
@@ -152,12 +157,7 @@ fn ossfs_comes_from_a_package_where_it_is_missing() {
 #[ignore = "needs root and debootstrap"]
 fn a_package_whose_dependencies_are_missing_leaves_nothing() {
     on_debian(|node| {
-        let os = read_to_string(node.host("etc/os-release")).unwrap();
-        let number = os
-            .lines()
-            .find_map(|line| line.strip_prefix("VERSION_ID="))
-            .unwrap();
-        let name = format!("ossfs_1.80_debian{}_amd64.deb", number.trim_matches('"'));
+        let name = format!("ossfs_1.80_{}_amd64.deb", system(node));
         let packages = package(node, &name, "no-such-package, no-such-other");
         let said = said_by_run(node, &packages);
         assert!(
@@ -174,12 +174,7 @@ fn a_package_whose_dependencies_are_missing_leaves_nothing() {
 #[ignore = "needs root and debootstrap"]
 fn what_ossfs_needs_comes_from_the_repositories_where_that_is_wanted() {
     on_debian(|node| {
-        let os = read_to_string(node.host("etc/os-release")).unwrap();
-        let number = os
-            .lines()
-            .find_map(|line| line.strip_prefix("VERSION_ID="))
-            .unwrap();
-        let name = format!("ossfs_1.80_debian{}_amd64.deb", number.trim_matches('"'));
+        let name = format!("ossfs_1.80_{}_amd64.deb", system(node));
         let packages = package(node, &name, "s3fs, needed");
         // A repository with what it needs, of which apt has no list yet.
         let tree = node.path("tree-needed");
